@@ -1,0 +1,189 @@
+"""From SQL to LanceDB: bring a cube's table up to date, check it, build it anew. Run by the executor, one job per cube.
+
+SQL says up to which revision the table is complete. Whatever is newer is read from SQL by the searcher itself, so nothing
+here is urgent, and everything may be repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from memory import sql
+from memory.cube import Cube, Cubes
+from memory.memories import Memories
+from memory.models import Embedder, Vectors
+from memory.pieces import pieces
+from memory.sql import Database
+from memory.store import IndexBroken, Piece, Store
+from memory.types import Status
+
+log = logging.getLogger(__name__)
+FRAGMENTS = 20  # compact beyond so many small files
+INDEXED = (Status.ACTIVE, Status.SUPERSEDED)  # superseded ones answer questions about the past
+
+
+@dataclass(frozen=True, slots=True)
+class Indexed:
+    """What was done: "nothing", "appended" or "rebuilt", and how many pieces the table holds now."""
+
+    action: str
+    pieces: int
+
+
+class Index:
+    """The writing side of the index."""
+
+    def __init__(self, database: Database, store: Store, embedder: Embedder) -> None:
+        self._database = database
+        self._store = store
+        self._embedder = embedder
+        self._cubes = Cubes(database)
+        self._memories = Memories(database)
+
+    @property
+    def embedder_id(self) -> str:
+        """Whose vectors this index is made of."""
+        return self._embedder.id
+
+    async def catch_up(self, cube: str) -> Indexed:
+        """Bring the table to the cube's present revision; builds it when there is none or it cannot be used."""
+        info = await self._cubes.get(cube)
+        if info is None or (info.rev == info.indexed_rev and info.embedder == self._embedder.id):
+            return Indexed("nothing", info.indexed_rows if info else 0)
+        if info.generation == 0 or info.embedder != self._embedder.id:
+            return await self.rebuild(cube)
+        try:
+            return await self._append(info)
+        except IndexBroken as error:
+            log.warning("index of cube %s cannot be used (%s): building it anew", cube, error)
+            return await self.rebuild(cube)
+
+    async def _append(self, info: Cube) -> Indexed:
+        changed = await self._memories.since(info.id, info.indexed_rev)
+        upto = max((memory.rev for memory in changed), default=info.rev)
+        if any(memory.status is Status.DELETED for memory in changed):
+            # deleting from a LanceDB table leaves the text in its files: only a new generation erases
+            return await self.rebuild(info.id)
+        fresh = await self.embedded(
+            info.id, [piece for memory in changed if memory.status in INDEXED for piece in pieces(memory)]
+        )
+        await self._store.put(info.id, info.generation, [memory.id for memory in changed], fresh)
+        if await self._store.fragments(info.id, info.generation) > FRAGMENTS:
+            await self._store.tidy(info.id, info.generation)
+        rows = len(await self._expected(info.id, upto))
+        await self._cubes.set_index(
+            info.id, generation=info.generation, rev=upto, rows=rows, embedder=self._embedder.id
+        )
+        return Indexed("appended", rows)
+
+    async def rebuild(self, cube: str) -> Indexed:
+        """Build the next generation from SQL, make it current, drop the old ones. Also the way to erase."""
+        info = await self._cubes.get(cube)
+        if info is None:
+            await self._store.drop(cube, keep=None)
+            return Indexed("nothing", 0)
+        every = await self._memories.since(cube, 0)
+        upto = max((memory.rev for memory in every), default=info.rev)
+        rows = await self.embedded(
+            cube, [piece for memory in every if memory.status in INDEXED for piece in pieces(memory)]
+        )
+        await self._store.drop(cube, keep=info.generation)  # what a crash left behind
+        generation = info.generation + 1
+        await self._store.build(cube, generation, rows, self._embedder.dimensions)
+        await self._cubes.set_index(cube, generation=generation, rev=upto, rows=len(rows), embedder=self._embedder.id)
+        await self._store.drop(cube, keep=generation)
+        return Indexed("rebuilt", len(rows))
+
+    async def verify(self, cube: str) -> str | None:
+        """Compare the whole table with SQL; returns what is wrong, or None. LanceDB itself does not notice flipped bytes."""
+        info = await self._cubes.get(cube)
+        if info is None or info.generation == 0:
+            return None
+        try:
+            held = {piece.id: piece.digest() for piece in await self._store.pieces(cube, info.generation)}
+            await self._store.check_words(cube, info.generation)
+        except IndexBroken as error:
+            return str(error)
+        expected = await self._expected(cube, info.indexed_rev)
+        if len(held) != len(expected):
+            return f"{len(held)} rows instead of {len(expected)}"
+        wanted = {piece.id: piece.digest() for piece in await self.embedded(cube, expected)}
+        wrong = sum(held.get(piece) != digest for piece, digest in wanted.items())
+        return f"{wrong} rows differ" if wrong else None
+
+    async def _expected(self, cube: str, upto: int) -> list[Piece]:
+        every = await self._memories.since(cube, 0)
+        return [piece for m in every if m.rev <= upto and m.status in INDEXED for piece in pieces(m)]
+
+    async def embedded(self, cube: str, wanted: Sequence[Piece]) -> list[Piece]:
+        """The pieces with their vectors: known ones from SQL, new ones embedded and written to SQL."""
+        known = await stored_vectors(self._database, self._embedder.id, cube, wanted)
+        missing = [piece for piece in wanted if piece.id not in known]
+        for start in range(0, len(missing), 256):
+            batch = missing[start : start + 256]
+            rows = await asyncio.to_thread(self._embedder.embed, [piece.text for piece in batch])
+            await self._keep(cube, batch, rows)
+            known |= {piece.id: rows[i] for i, piece in enumerate(batch)}
+        return [replace(piece, vector=known[piece.id]) for piece in wanted]
+
+    async def _keep(self, cube: str, batch: Sequence[Piece], rows: Vectors) -> None:
+        table = sql.vectors
+        values = [
+            {
+                "cube": cube,
+                "piece": piece.id,
+                "embedder": self._embedder.id,
+                "memory": piece.memory,
+                "digest": _digest(piece.text),
+                "vector": np.ascontiguousarray(rows[i], np.float32).tobytes(),
+            }
+            for i, piece in enumerate(batch)
+        ]
+
+        async def work(connection: AsyncConnection) -> None:
+            ids = [piece.id for piece in batch]
+            same = (table.c.cube == cube, table.c.embedder == self._embedder.id, table.c.piece.in_(ids))
+            await connection.execute(sa.delete(table).where(*same))
+            # a memory that was erased while its text was being embedded must not come back as a vector
+            alive = sa.select(sql.memories.c.id).where(
+                sql.memories.c.cube == cube,
+                sql.memories.c.id.in_({piece.memory for piece in batch}),
+                sql.memories.c.status != Status.DELETED.value,
+            )
+            here = {row[0] for row in (await connection.execute(alive)).all()}
+            rows_alive = [value for value in values if value["memory"] in here]
+            if rows_alive:
+                await connection.execute(sa.insert(table), rows_alive)
+
+        await self._database.write(work)
+
+
+async def stored_vectors(
+    database: Database, embedder: str, cube: str, wanted: Sequence[Piece]
+) -> dict[str, NDArray[np.float32]]:
+    """Piece id → vector, for those whose present text was embedded by this embedder."""
+    table, found = sql.vectors, dict[str, NDArray[np.float32]]()
+    texts = {piece.id: _digest(piece.text) for piece in wanted}
+    ids = list(texts)
+    async with database.read() as connection:
+        for start in range(0, len(ids), 500):
+            query = sa.select(table.c.piece, table.c.digest, table.c.vector).where(
+                table.c.cube == cube, table.c.embedder == embedder, table.c.piece.in_(ids[start : start + 500])
+            )
+            for row in (await connection.execute(query)).all():
+                if row.digest == texts[row.piece]:
+                    found[row.piece] = np.frombuffer(row.vector, np.float32)
+    return found
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:32]

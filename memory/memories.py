@@ -1,0 +1,279 @@
+"""Memories in SQL: add, get, list, change, forget, with history. Every write stamps the cube's next revision.
+
+Functions that take a connection run inside the caller's transaction; methods of Memories open their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from memory import sql
+from memory.cube import ensure, next_rev
+from memory.sql import Database
+from memory.types import Kind, Memory, Source, Status, Trust
+from memory.words import fold, squeeze
+
+EDITABLE = frozenset(
+    {"text", "kind", "entities", "tags", "event_time", "event_end", "importance", "pinned", "attributes"}
+)
+_KEPT = ("text", "answer", "kind", "status", "entities", "tags", "event_time", "event_end", "valid_to", "pinned")
+_EMPTY: dict[str, Any] = (
+    dict.fromkeys(("text", "answer", "speaker", "slot", "digest"), "")
+    | {name: [] for name in ("entities", "tags", "sources")}
+    | dict.fromkeys(("event_time", "event_end", "attributes", "supersedes"))
+    | {"pinned": 0}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry of a memory's history: `before` holds the fields as they were."""
+
+    version: int
+    at: float
+    action: str
+    before: dict[str, Any]
+
+
+def digest(text: str, answer: str = "") -> str:
+    """The same for texts that differ in case, accents, spacing or final punctuation only."""
+    plain = "\x1f".join(squeeze(fold(part)).rstrip(".!?。！？ ") for part in (text, answer))
+    return hashlib.sha256(plain.encode("utf-8", "replace")).hexdigest()[:32]
+
+
+def from_row(row: sa.Row[Any]) -> Memory:
+    """A row of `memories` as a value."""
+    r = row._mapping
+    return Memory(
+        id=r["id"],
+        cube=r["cube"],
+        kind=Kind(r["kind"]),
+        text=r["text"],
+        answer=r["answer"],
+        speaker=r["speaker"],
+        entities=tuple(r["entities"]),
+        tags=tuple(r["tags"]),
+        status=Status(r["status"]),
+        event_time=r["event_time"],
+        event_end=r["event_end"],
+        message_time=r["message_time"],
+        created_at=r["created_at"],
+        valid_from=r["valid_from"],
+        valid_to=r["valid_to"],
+        supersedes=r["supersedes"],
+        sources=tuple(Source(**source) for source in r["sources"]),
+        trust=Trust(r["trust"]),
+        confidence=r["confidence"],
+        importance=r["importance"],
+        uses=r["uses"],
+        last_used_at=r["last_used_at"],
+        pinned=bool(r["pinned"]),
+        attributes=r["attributes"],
+        rev=r["rev"],
+    )
+
+
+def to_row(memory: Memory, *, slot: str, rev: int) -> dict[str, Any]:
+    """A value as a row of `memories`."""
+    row = {name: getattr(memory, name) for name in sql.memories.c.keys() if hasattr(memory, name)}
+    row |= {
+        "kind": memory.kind.value,
+        "status": memory.status.value,
+        "trust": memory.trust.value,
+        "entities": list(memory.entities),
+        "tags": list(memory.tags),
+        "sources": [asdict(source) for source in memory.sources],
+        "pinned": int(memory.pinned),
+        "slot": slot,
+        "digest": digest(memory.text, memory.answer),
+        "rev": rev,
+    }
+    return row
+
+
+async def save(
+    connection: AsyncConnection, memory: Memory, *, action: str, at: float, slot: str | None = None
+) -> Memory:
+    """Insert or replace a memory, with its lineage and, when it was there before, a history entry."""
+    rev = await next_rev(connection, memory.cube)
+    table = sql.memories
+    here = sa.and_(table.c.cube == memory.cube, table.c.id == memory.id)
+    old = (await connection.execute(sa.select(table).where(here))).first()
+    row = to_row(memory, slot=slot if slot is not None else (old._mapping["slot"] if old else ""), rev=rev)
+    if old is None:
+        await connection.execute(sa.insert(table).values(**row))
+    else:
+        await _remember_before(connection, old, action, at)
+        await connection.execute(sa.update(table).where(here).values(**row))
+    lineage = sql.lineage
+    await connection.execute(sa.delete(lineage).where(lineage.c.cube == memory.cube, lineage.c.memory == memory.id))
+    for turn in {source.turn for source in memory.sources if source.turn}:
+        await connection.execute(sa.insert(lineage).values(cube=memory.cube, turn=turn, memory=memory.id))
+    return memory.evolve(rev=rev)
+
+
+async def _remember_before(connection: AsyncConnection, old: sa.Row[Any], action: str, at: float) -> None:
+    r, table = old._mapping, sql.history
+    count = sa.select(sa.func.coalesce(sa.func.max(table.c.version), 0)).where(
+        table.c.cube == r["cube"], table.c.memory == r["id"]
+    )
+    version = int((await connection.execute(count)).scalar_one()) + 1
+    before = {name: r[name] for name in _KEPT}
+    await connection.execute(
+        sa.insert(table).values(cube=r["cube"], memory=r["id"], version=version, at=at, action=action, before=before)
+    )
+
+
+async def select(connection: AsyncConnection, *where: sa.ColumnElement[bool], limit: int | None = None) -> list[Memory]:
+    """Memories in the order in which they were said."""
+    table = sql.memories
+    query = sa.select(table).where(*where).order_by(table.c.message_time, table.c.id).limit(limit)
+    return [from_row(row) for row in (await connection.execute(query)).all()]
+
+
+async def forget(connection: AsyncConnection, cube: str, ids: Sequence[str], at: float) -> list[str]:
+    """Erase memories: what remains of each is a row without content, so that readers and the index learn of it."""
+    done: list[str] = []
+    for memory in ids:
+        table = sql.memories
+        here = sa.and_(table.c.cube == cube, table.c.id == memory, table.c.status != Status.DELETED.value)
+        if (await connection.execute(sa.select(table.c.id).where(here))).first() is None:
+            continue
+        empty = _EMPTY | {"valid_to": at}
+        rev = await next_rev(connection, cube)
+        await connection.execute(sa.update(table).where(here).values(status=Status.DELETED.value, rev=rev, **empty))
+        for other in (sql.history, sql.vectors, sql.lineage):
+            await connection.execute(sa.delete(other).where(other.c.cube == cube, other.c.memory == memory))
+        done.append(memory)
+    return done
+
+
+class Memories:
+    """What the Memory API and the jobs ask of the stored memories."""
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def add(self, memory: Memory, owner: str, *, slot: str = "") -> Memory:
+        """Store a memory that was given, not learned. Makes the cube when it is new."""
+
+        async def work(connection: AsyncConnection) -> Memory:
+            await ensure(connection, memory.cube, owner, "", self._clock())
+            return await save(connection, memory, action="add", at=self._clock(), slot=slot)
+
+        return await self._database.write(work)
+
+    async def get(self, cube: str, memory: str) -> Memory | None:
+        """One memory that is not erased, or None."""
+        found = await self.by_ids(cube, [memory])
+        return found.get(memory)
+
+    async def by_ids(self, cube: str, ids: Iterable[str]) -> dict[str, Memory]:
+        """Those of the memories that exist and are not erased."""
+        wanted = list(ids)
+        if not wanted:
+            return {}
+        table = sql.memories
+        async with self._database.read() as connection:
+            rows = await select(
+                connection, table.c.cube == cube, table.c.id.in_(wanted), table.c.status != Status.DELETED.value
+            )
+        return {memory.id: memory for memory in rows}
+
+    async def since(self, cube: str, rev: int) -> list[Memory]:
+        """Everything that changed after `rev`, erased ones (without content) too."""
+        async with self._database.read() as connection:
+            return await select(connection, sql.memories.c.cube == cube, sql.memories.c.rev > rev)
+
+    async def page(
+        self,
+        cube: str,
+        *,
+        kinds: Sequence[Kind] = (),
+        statuses: Sequence[Status] = (Status.ACTIVE,),
+        tag: str | None = None,
+        entity: str | None = None,
+        after: tuple[float, str] | None = None,
+        limit: int = 50,
+    ) -> list[Memory]:
+        """Newest first; `after` is the (created_at, id) of the last one of the page before."""
+        table = sql.memories
+        query = sa.select(table).where(table.c.cube == cube)
+        if kinds:
+            query = query.where(table.c.kind.in_([kind.value for kind in kinds]))
+        if statuses:
+            query = query.where(table.c.status.in_([status.value for status in statuses]))
+        if after is not None:
+            query = query.where(
+                sa.or_(table.c.created_at < after[0], sa.and_(table.c.created_at == after[0], table.c.id < after[1]))
+            )
+        query = query.order_by(table.c.created_at.desc(), table.c.id.desc())
+        if tag is None and entity is None:
+            query = query.limit(limit)
+        async with self._database.read() as connection:
+            found = [from_row(row) for row in (await connection.execute(query)).all()]
+        if tag is not None:
+            found = [memory for memory in found if tag in memory.tags]
+        if entity is not None:
+            found = [memory for memory in found if fold(entity) in map(fold, memory.entities)]
+        return found[:limit]
+
+    async def standing(self, cube: str, kinds: Sequence[Kind]) -> list[Memory]:
+        """Active memories of these kinds and all pinned ones, in the order in which they were said."""
+        table = sql.memories
+        wanted = sa.or_(table.c.kind.in_([kind.value for kind in kinds]), table.c.pinned == 1)
+        async with self._database.read() as connection:
+            return await select(connection, table.c.cube == cube, table.c.status == Status.ACTIVE.value, wanted)
+
+    async def change(self, cube: str, memory: str, changes: dict[str, Any]) -> Memory | None:
+        """Set editable fields; the old values go into the history. None: no such memory."""
+
+        async def work(connection: AsyncConnection) -> Memory | None:
+            table = sql.memories
+            here = (table.c.cube == cube, table.c.id == memory, table.c.status != Status.DELETED.value)
+            found = await select(connection, *here)
+            if not found:
+                return None
+            return await save(connection, found[0].evolve(**changes), action="update", at=self._clock())
+
+        return await self._database.write(work)
+
+    async def history(self, cube: str, memory: str) -> list[Change]:
+        """What happened to a memory, oldest first."""
+        table = sql.history
+        query = sa.select(table).where(table.c.cube == cube, table.c.memory == memory).order_by(table.c.version)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).all()
+        return [Change(r.version, r.at, r.action, r.before) for r in rows]
+
+    async def forget(self, cube: str, memory: str) -> list[str] | None:
+        """Erase a memory and where it stands: the turns it came from, and what was learned from such a turn alone when
+        the erased memory is the turn itself. Returns the ids of all erased memories; None: no such memory."""
+
+        async def work(connection: AsyncConnection) -> list[str] | None:
+            table, lineage, turns = sql.memories, sql.lineage, sql.turns
+            here = (table.c.cube == cube, table.c.id == memory, table.c.status != Status.DELETED.value)
+            found = await select(connection, *here)
+            if not found:
+                return None
+            gone = [memory]
+            said_in = sorted({source.turn for source in found[0].sources if source.turn})
+            for turn in said_in:
+                query = sa.select(lineage.c.memory).where(lineage.c.cube == cube, lineage.c.turn == turn)
+                ids = [row[0] for row in (await connection.execute(query)).all()]
+                for other in await select(connection, table.c.cube == cube, table.c.id.in_(ids)):
+                    only_here = {source.turn for source in other.sources} <= set(said_in)
+                    if other.kind is Kind.EPISODE or (found[0].kind is Kind.EPISODE and only_here):
+                        gone.append(other.id)
+                await connection.execute(sa.delete(turns).where(turns.c.cube == cube, turns.c.id == turn))
+            return await forget(connection, cube, list(dict.fromkeys(gone)), self._clock())
+
+        return await self._database.write(work)

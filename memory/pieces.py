@@ -1,0 +1,85 @@
+"""Pieces: how a memory is cut into searchable passages. Pure; the same memory always gives the same pieces.
+
+Each side of an episode is searched on its own, long texts in passages, and every passage carries who said it and when
+(measured: without speaker and date, recall by meaning falls by nearly a half).
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+from memory.store import Piece
+from memory.types import Memory
+
+PASSAGE = 900  # characters; about what the default embedder reads (256 tokens)
+MOST = 64  # passages of one side: a pasted book is found by its first 50,000 characters
+_BREAK = re.compile(r"(?<=[.!?。！？\n])\s*")
+
+
+def pieces(memory: Memory) -> list[Piece]:
+    """The pieces of a memory; none when it has no text."""
+    sides = [("user", memory.text)]
+    if memory.answer:
+        sides.append(("assistant", memory.answer))
+    session = memory.sources[0].session if memory.sources else ""
+    out: list[Piece] = []
+    for side, text in sides:
+        for number, passage in enumerate(passages(text)):
+            out.append(
+                Piece(
+                    id=f"{memory.id}:{side[0]}{number}",
+                    memory=memory.id,
+                    side=side,
+                    session=session,
+                    kind=memory.kind.value,
+                    text=f"{label(memory, side)}: {passage}",
+                    time=memory.message_time,
+                )
+            )
+    return out
+
+
+def passages(text: str) -> list[str]:
+    """The text in passages of at most PASSAGE characters, cut where sentences end when possible."""
+    text = text.strip()
+    if not text:
+        return []
+    if len(text) <= PASSAGE:
+        return [text]
+    out, current = [], ""
+    for sentence in _BREAK.split(text):
+        while len(sentence) > PASSAGE:  # no sentence end in sight
+            if current:
+                out.append(current)
+                current = ""
+            out.append(sentence[:PASSAGE])
+            sentence = sentence[PASSAGE:]
+        if current and len(current) + 1 + len(sentence) > PASSAGE:
+            out.append(current)
+            current = sentence
+        else:
+            current = f"{current} {sentence}".strip()
+    if current:
+        out.append(current)
+    return [passage for passage in out if passage][:MOST]
+
+
+def label(memory: Memory, side: str) -> str:
+    """Who said it, and when: `User (8 May 2023)`."""
+    who = "Assistant" if side == "assistant" else memory.speaker or "User"
+    return f"{who} ({day(memory.message_time)})"
+
+
+def day(at: float) -> str:
+    """A date as people write it."""
+    moment = datetime.fromtimestamp(at, UTC)
+    return f"{moment.day} {moment:%B %Y}"
+
+
+def passage_of(memory: Memory, piece: str) -> tuple[str, str]:
+    """(side, the passage's own text) of one of the memory's pieces."""
+    side = "assistant" if piece.rpartition(":")[2].startswith("a") else "user"
+    number = int(piece.rpartition(":")[2][1:])
+    parts = passages(memory.answer if side == "assistant" else memory.text)
+    return side, parts[number] if number < len(parts) else ""

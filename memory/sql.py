@@ -1,0 +1,293 @@
+"""The SQL truth: tables of memory, and a Database that reads in parallel and writes in durable groups.
+
+A write is acknowledged after its commit reached the disk (SQLite `synchronous=FULL`); writes that wait at the same time
+share one commit. Nobody else makes an engine. SQLAlchemy Core only: every statement stands in the module that owns it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+Work = Callable[[AsyncConnection], Awaitable[T]]
+
+metadata = MetaData()
+
+cubes = Table(
+    "cubes",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("owner", String, nullable=False),  # a principal
+    Column("name", String, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("rev", Integer, nullable=False, default=0),  # grows with every write to the cube's memories
+    Column("generation", Integer, nullable=False, default=0),  # which LanceDB table is current; 0 = none yet
+    Column("indexed_rev", Integer, nullable=False, default=0),  # all changes up to here stand in that table
+    Column("indexed_rows", Integer, nullable=False, default=0),
+    Column("embedder", String, nullable=False, default=""),  # whose vectors that table holds
+    Index("cubes_owner", "owner"),
+)
+
+turns = Table(
+    "turns",
+    metadata,
+    Column("cube", String, primary_key=True),
+    Column("id", String, primary_key=True),
+    Column("session", String, nullable=False),
+    Column("key", String, nullable=False),
+    Column("position", String, nullable=False, default=""),  # hash of all that was said before, as the client resent it
+    Column("tail", String, nullable=False, default=""),  # the position of the turn that follows this one
+    Column("user_text", Text, nullable=False),
+    Column("assistant_text", Text, nullable=False),
+    Column("speaker", String, nullable=False, default=""),
+    Column("model", String, nullable=False, default=""),
+    Column("request_id", String, nullable=False, default=""),
+    Column("said_at", Float, nullable=False),
+    Column("answered_at", Float, nullable=False),
+    Column("complete", Integer, nullable=False, default=1),
+    Column("replaced", Integer, nullable=False, default=0),  # 1: the user edited it away
+    Column("extracted", Integer, nullable=False, default=0),  # 0: waits for extraction
+    Index("turns_key", "cube", "key", unique=True),
+    Index("turns_tail", "cube", "tail"),
+    Index("turns_session", "cube", "session", "said_at"),
+    Index("turns_waiting", "extracted", "cube"),
+)
+
+memories = Table(
+    "memories",
+    metadata,
+    Column("cube", String, primary_key=True),
+    Column("id", String, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("answer", Text, nullable=False, default=""),
+    Column("speaker", String, nullable=False, default=""),
+    Column("entities", sa.JSON, nullable=False),
+    Column("tags", sa.JSON, nullable=False),
+    Column("status", String, nullable=False),
+    Column("slot", String, nullable=False, default=""),
+    Column("digest", String, nullable=False, default=""),  # of the normalised text: finds exact duplicates
+    Column("event_time", Float),
+    Column("event_end", Float),
+    Column("message_time", Float, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("valid_from", Float, nullable=False),
+    Column("valid_to", Float),
+    Column("supersedes", String),
+    Column("sources", sa.JSON, nullable=False),
+    Column("trust", String, nullable=False),
+    Column("confidence", Float, nullable=False),
+    Column("importance", Float, nullable=False),
+    Column("uses", Integer, nullable=False, default=0),
+    Column("last_used_at", Float),
+    Column("pinned", Integer, nullable=False, default=0),
+    Column("attributes", sa.JSON),
+    Column("rev", Integer, nullable=False),
+    Index("memories_rev", "cube", "rev"),
+    Index("memories_kind", "cube", "kind", "status"),
+    Index("memories_digest", "cube", "digest"),
+    Index("memories_slot", "cube", "slot"),
+)
+
+lineage = Table(  # which turn a memory was learned from; the same as memories.sources, to be asked from the other end
+    "lineage",
+    metadata,
+    Column("cube", String, primary_key=True),
+    Column("turn", String, primary_key=True),
+    Column("memory", String, primary_key=True),
+    Index("lineage_memory", "cube", "memory"),
+)
+
+vectors = Table(  # the embedding of every indexed piece, so that an index can be rebuilt without embedding again
+    "vectors",
+    metadata,
+    Column("cube", String, primary_key=True),
+    Column("piece", String, primary_key=True),
+    Column("embedder", String, primary_key=True),
+    Column("memory", String, nullable=False),
+    Column("digest", String, nullable=False),  # of the embedded text
+    Column("vector", LargeBinary, nullable=False),  # float32, little endian
+    Index("vectors_memory", "cube", "memory"),
+)
+
+history = Table(
+    "history",
+    metadata,
+    Column("cube", String, primary_key=True),
+    Column("memory", String, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("action", String, nullable=False),  # add | update | supersede | merge | archive | restore
+    Column("before", sa.JSON),  # the changed fields as they were
+)
+
+
+class DatabaseError(Exception):
+    """The database refused or could not be reached; the message names the kind of fault and never a value."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    work: Work[Any]
+    done: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Database:
+    """One database: `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`.
+
+    `read()` gives a connection of its own; `write(work)` runs `work(connection)` inside a transaction that several
+    writers may share (each behind its own savepoint), and returns after the commit. Raises DatabaseError.
+    """
+
+    def __init__(self, url: str, *, busy_timeout_s: float = 5.0, readers: int = 4) -> None:
+        self.url = url
+        self.sqlite = url.startswith("sqlite")
+        self._reader = self._engine(url, readers, busy_timeout_s, begin="BEGIN")
+        self._writer = self._engine(url, 1, busy_timeout_s, begin="BEGIN IMMEDIATE")
+        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._loop: asyncio.Task[None] | None = None
+
+    def _engine(self, url: str, size: int, busy_timeout_s: float, *, begin: str) -> AsyncEngine:
+        engine = create_async_engine(url, pool_size=size, max_overflow=0, pool_timeout=30, hide_parameters=True)
+        if self.sqlite:
+            pragmas = {
+                "journal_mode": "WAL",
+                "synchronous": "FULL",
+                "busy_timeout": int(busy_timeout_s * 1000),
+                "foreign_keys": "ON",
+                "secure_delete": "ON",
+            }
+
+            @sa.event.listens_for(engine.sync_engine, "connect")
+            def _connect(connection: Any, _record: Any) -> None:
+                connection.isolation_level = None  # the driver must not begin transactions of its own
+                cursor = connection.cursor()
+                for name, value in pragmas.items():
+                    cursor.execute(f"PRAGMA {name}={value}")
+                cursor.close()
+
+            @sa.event.listens_for(engine.sync_engine, "begin")
+            def _begin(connection: sa.Connection) -> None:
+                connection.exec_driver_sql(begin)
+
+        return engine
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A connection with a snapshot of its own; rolled back at the end."""
+        try:
+            async with self._reader.connect() as connection:
+                yield connection
+        except sa.exc.SQLAlchemyError as error:
+            raise DatabaseError(fault(error)) from error
+
+    async def write(self, work: Work[T]) -> T:
+        """Run `work` in the next commit. When the caller is cancelled, the write still happens."""
+        if self._loop is None or self._loop.done():
+            self._loop = asyncio.create_task(self._write_loop(), name="sql writer")
+        waiting = _Waiting(work)
+        self._queue.put_nowait(waiting)
+        return await asyncio.shield(waiting.done)
+
+    @property
+    def waiting(self) -> int:
+        """How many writes are queued."""
+        return self._queue.qsize()
+
+    async def _write_loop(self) -> None:
+        while True:
+            group = [await self._queue.get()]
+            while len(group) < 256 and not self._queue.empty():
+                group.append(self._queue.get_nowait())
+            await self._commit(group)
+
+    async def _commit(self, group: list[_Waiting]) -> None:
+        outcomes: list[tuple[Any, Exception | None]] = []
+        try:
+            async with self._writer.begin() as connection:
+                outcomes = [await self._one(connection, waiting, alone=len(group) == 1) for waiting in group]
+        except Exception as error:  # the group's edge: whatever failed belongs to those who wait
+            outcomes = [(None, error)] * len(group)
+        for waiting, (result, failure) in zip(group, outcomes, strict=True):
+            if waiting.done.done():
+                continue
+            if failure is None:
+                waiting.done.set_result(result)
+            elif isinstance(failure, sa.exc.SQLAlchemyError):
+                waiting.done.set_exception(DatabaseError(fault(failure)))
+            else:
+                waiting.done.set_exception(failure)
+            waiting.done.add_done_callback(_retrieve)
+
+    @staticmethod
+    async def _one(connection: AsyncConnection, waiting: _Waiting, *, alone: bool) -> tuple[Any, Exception | None]:
+        if alone:  # no savepoint: a failure rolls the whole (single) transaction back
+            return await waiting.work(connection), None
+        try:
+            async with connection.begin_nested():
+                return await waiting.work(connection), None
+        except Exception as error:  # one writer's fault must not take the group's other writes with it
+            return None, error
+
+    async def flush(self) -> None:
+        """Wait until everything queued so far is committed."""
+
+        async def nothing(_: AsyncConnection) -> None:
+            return None
+
+        await self.write(nothing)
+
+    async def vacuum(self) -> bool:
+        """Rewrite the database so that deleted rows leave no bytes behind. False: a reader held the log, try again."""
+        if not self.sqlite:
+            return True
+        async with self._writer.connect() as plain:
+            connection = await plain.execution_options(isolation_level="AUTOCOMMIT")
+            await connection.exec_driver_sql("VACUUM")
+            row = (await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")).one()
+            return int(row[0]) == 0
+
+    async def close(self) -> None:
+        """Commit what waits, then close every connection."""
+        if self._loop is not None and not self._loop.done():
+            with suppress(Exception):
+                await asyncio.wait_for(self.flush(), 10)
+            self._loop.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._loop
+        await self._writer.dispose()
+        await self._reader.dispose()
+
+
+def _retrieve(future: asyncio.Future[Any]) -> None:
+    """Mark a failure as seen even when its caller went away."""
+    if not future.cancelled():
+        future.exception()
+
+
+def fault(error: BaseException) -> str:
+    """A short name of a database fault that holds no value of any row."""
+    text = str(getattr(error, "orig", error)).lower()
+    for sign, name in (
+        ("locked", "locked"),
+        ("disk is full", "disk full"),
+        ("no such table", "missing table"),
+        ("malformed", "damaged"),
+        ("not a database", "damaged"),
+        ("unable to open", "cannot open"),
+        ("readonly", "read only"),
+        ("disk i/o", "disk error"),
+    ):
+        if sign in text:
+            return name
+    return type(getattr(error, "orig", None) or error).__name__

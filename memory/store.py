@@ -1,0 +1,317 @@
+"""The index: one LanceDB table per cube and generation. The only door to LanceDB; everything here can be rebuilt from SQL.
+
+A table holds *pieces*: the searchable passages of memories, with a vector and a full-text index (tokenizer `icu`, which
+cuts Chinese and Japanese too). One process writes a cube's table at a time (the executor); any number read.
+LanceDB never syncs to disk and does not notice flipped bytes, so `digests` lets the owner compare every row with SQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import hashlib
+import logging
+import os
+import shutil
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("LANCE_CPU_THREADS", "2")
+os.environ.setdefault("LANCE_IO_THREADS", "4")
+os.environ.setdefault("LANCE_LOG", "error")
+os.environ.setdefault("LANCEDB_LOG", "error")
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+from lancedb.expr import col
+from lancedb.index import FTS
+from numpy.typing import NDArray
+
+from memory.models import Vectors
+from memory.words import STOP_WORDS
+
+log = logging.getLogger(__name__)
+_WORDS = FTS(
+    base_tokenizer="icu", stem=True, with_position=False, remove_stop_words=True, custom_stop_words=sorted(STOP_WORDS)
+)
+COLUMNS = ["id", "memory", "side", "session", "kind", "text", "time"]
+
+
+class IndexBroken(Exception):
+    """The table is missing, unreadable or not the one SQL speaks of. The message holds no text of a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A searchable passage of a memory. `text` carries speaker and date in front, for words and meaning alike."""
+
+    id: str
+    memory: str
+    side: str  # user | assistant
+    session: str
+    kind: str
+    text: str
+    time: float
+    vector: NDArray[np.float32] | None = None
+
+    def digest(self) -> str:
+        """Of everything that the index must hold unchanged."""
+        raw = b"" if self.vector is None else np.ascontiguousarray(self.vector, np.float32).tobytes()
+        words = "\x1f".join((self.id, self.memory, self.side, self.session, self.kind, self.text))
+        return hashlib.sha256(words.encode() + raw).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A piece that the index returned. `cosine` in [-1, 1]; `words` is the BM25 score, None when not matched by words."""
+
+    piece: Piece
+    cosine: float | None
+    words: float | None
+
+
+class Store:
+    """All tables below one folder (or object-store prefix). Made once per process."""
+
+    def __init__(self, root: str, *, handles: int = 256) -> None:
+        self.root = root  # absolute: LanceDB takes a relative path that starts with "db" for its cloud
+        self.local = "://" not in root
+        self._handles: OrderedDict[str, Any] = OrderedDict()
+        self._most = handles
+        self._connections: dict[str, Any] = {}
+        self._session = lancedb.Session(index_cache_size_bytes=32 << 20, metadata_cache_size_bytes=32 << 20)
+        self._opening = asyncio.Lock()
+
+    @staticmethod
+    def table_name(cube: str, generation: int) -> str:
+        """A cube's table in one generation; generations are never used twice."""
+        return f"{cube.replace('-', '')}_g{generation}"
+
+    def folder(self, cube: str) -> str:
+        """Where a cube's tables lie: 256 folders, so that no directory grows without bound."""
+        return f"{self.root}/{hashlib.sha256(cube.encode()).hexdigest()[:2]}"
+
+    async def _connection(self, cube: str) -> Any:
+        folder = self.folder(cube)
+        if folder not in self._connections:
+            if self.local:
+                await asyncio.to_thread(lambda: Path(folder).mkdir(parents=True, exist_ok=True))
+            self._connections[folder] = await lancedb.connect_async(
+                folder, session=self._session, read_consistency_interval=timedelta(0)
+            )
+        return self._connections[folder]
+
+    async def _table(self, cube: str, generation: int) -> Any:
+        name = self.table_name(cube, generation)
+        if name in self._handles:
+            self._handles.move_to_end(name)
+            return self._handles[name]
+        async with self._opening:
+            connection = await self._connection(cube)
+            try:
+                table = await connection.open_table(name)
+            except Exception as error:
+                raise IndexBroken(f"cannot open: {_kind(error)}") from error
+            self._handles[name] = table
+            while len(self._handles) > self._most:
+                self._handles.popitem(last=False)
+        return table
+
+    def forget_handle(self, cube: str, generation: int) -> None:
+        """Open the table anew at the next use."""
+        self._handles.pop(self.table_name(cube, generation), None)
+
+    # --- writing (one process per cube) -------------------------------------------------------------------------------
+
+    async def build(self, cube: str, generation: int, pieces: Sequence[Piece], dimensions: int) -> None:
+        """A new table of `generation` with these pieces and its full-text index; synced to disk before it returns."""
+        connection = await self._connection(cube)
+        name = self.table_name(cube, generation)
+        self._handles.pop(name, None)
+        table = await connection.create_table(name, schema=_schema(dimensions), mode="overwrite")
+        await table.set_unenforced_primary_key("id")
+        if pieces:
+            await table.add(_arrow(pieces, dimensions))
+        await table.create_index("text", config=_WORDS)
+        await asyncio.to_thread(self._sync, cube)
+        self._handles[name] = table
+
+    async def put(self, cube: str, generation: int, gone: Sequence[str], pieces: Sequence[Piece]) -> None:
+        """Take out every piece of the memories `gone`, add `pieces`. Doing it twice leaves the same rows."""
+        table = await self._table(cube, generation)
+        try:
+            for start in range(0, len(gone), 500):
+                await table.delete(col("memory").isin(list(gone[start : start + 500])).to_sql())
+            if pieces:
+                await table.add(_arrow(pieces, len(pieces[0].vector if pieces[0].vector is not None else ())))
+        except Exception as error:
+            self.forget_handle(cube, generation)
+            raise IndexBroken(f"cannot write: {_kind(error)}") from error
+
+    async def tidy(self, cube: str, generation: int) -> None:
+        """Compact, bring the full-text index up to date, drop old versions; synced in between, because a power cut after
+        dropping unsynced files has been seen to lose the whole table."""
+        table = await self._table(cube, generation)
+        await table.optimize(cleanup_older_than=timedelta(days=365))
+        await asyncio.to_thread(self._sync, cube)
+        await table.optimize(cleanup_older_than=timedelta(minutes=15))
+        await asyncio.to_thread(self._sync, cube)
+
+    async def fragments(self, cube: str, generation: int) -> int:
+        """How many small files the table is made of; searching slows down beyond some twenty."""
+        table = await self._table(cube, generation)
+        stats = await table.stats()
+        return int(stats["fragment_stats"]["num_fragments"])
+
+    async def drop(self, cube: str, keep: int | None) -> int:
+        """Drop every generation of the cube but `keep`; returns how many."""
+        connection = await self._connection(cube)
+        prefix = f"{cube.replace('-', '')}_g"
+        dropped = 0
+        for name in await self._names(connection):
+            if name.startswith(prefix) and name != (self.table_name(cube, keep) if keep is not None else ""):
+                self._handles.pop(name, None)
+                try:
+                    await connection.drop_table(name)
+                except Exception as error:  # a damaged table cannot be dropped by LanceDB: take the folder away
+                    log.warning("drop of a damaged table by hand: %s", _kind(error))
+                if self.local:
+                    await asyncio.to_thread(shutil.rmtree, f"{self.folder(cube)}/{name}.lance", ignore_errors=True)
+                dropped += 1
+        if dropped:
+            await asyncio.to_thread(self._sync, cube)
+        return dropped
+
+    async def _names(self, connection: Any) -> list[str]:
+        names: list[str] = []
+        token = None
+        while True:
+            page = list(await connection.table_names(start_after=token, limit=1000))
+            names += page
+            if len(page) < 1000:
+                return names
+            token = page[-1]
+
+    def _sync(self, cube: str) -> None:
+        if not self.local:
+            return
+        handle = os.open(self.folder(cube), os.O_RDONLY)
+        try:
+            if hasattr(os, "syncfs"):
+                os.syncfs(handle)
+            else:
+                libc = ctypes.CDLL(None, use_errno=True)
+                if not hasattr(libc, "syncfs") or libc.syncfs(handle) != 0:
+                    os.sync()
+        finally:
+            os.close(handle)
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    async def search(
+        self, cube: str, generation: int, *, vector: NDArray[np.float32] | None, words: str, limit: int
+    ) -> list[Found]:
+        """The `limit` nearest pieces by meaning and the `limit` best by words, in one list without order.
+
+        Raises IndexBroken when the table cannot be read.
+        """
+        try:
+            return await self._search(cube, generation, vector, words, limit)
+        except IndexBroken:
+            raise
+        except Exception as error:
+            self.forget_handle(cube, generation)
+            raise IndexBroken(f"cannot search: {_kind(error)}") from error
+
+    async def _search(
+        self, cube: str, generation: int, vector: NDArray[np.float32] | None, words: str, limit: int
+    ) -> list[Found]:
+        table = await self._table(cube, generation)
+        found: dict[str, Found] = {}
+
+        async def near() -> pa.Table | None:
+            if vector is None:
+                return None
+            query = table.query().nearest_to(vector).distance_type("cosine").bypass_vector_index()
+            return await query.select([*COLUMNS, "vector", "_distance"]).limit(limit).to_arrow()
+
+        async def matching() -> pa.Table | None:
+            if not words.strip():
+                return None
+            query = table.query().nearest_to_text(words, columns=["text"])
+            return await query.select([*COLUMNS, "vector", "_score"]).limit(limit).to_arrow()
+
+        nearest, matched = await asyncio.gather(near(), matching())
+        for row, piece in _pieces(nearest):
+            found[piece.id] = Found(piece, 1.0 - float(row["_distance"]), None)
+        for row, piece in _pieces(matched):
+            known = found.get(piece.id)
+            cosine = known.cosine if known else _cosine(piece.vector, vector)
+            found[piece.id] = Found(piece, cosine, float(row["_score"]))
+        return list(found.values())
+
+    async def pieces(self, cube: str, generation: int) -> list[Piece]:
+        """Every piece in the table, with its vector. Raises IndexBroken."""
+        try:
+            table = await self._table(cube, generation)
+            rows = await table.query().select([*COLUMNS, "vector"]).to_arrow()
+        except IndexBroken:
+            raise
+        except Exception as error:
+            self.forget_handle(cube, generation)
+            raise IndexBroken(f"cannot read: {_kind(error)}") from error
+        return [piece for _, piece in _pieces(rows)]
+
+    async def check_words(self, cube: str, generation: int) -> None:
+        """Raise IndexBroken when the full-text index cannot answer."""
+        await self.search(cube, generation, vector=None, words="a", limit=1)
+
+
+def _schema(dimensions: int) -> pa.Schema:
+    text = [pa.field(name, pa.string(), nullable=False) for name in COLUMNS[:-1]]
+    return pa.schema(
+        [*text, pa.field("time", pa.float64()), pa.field("vector", pa.list_(pa.float32(), dimensions), nullable=False)]
+    )
+
+
+def _arrow(pieces: Sequence[Piece], dimensions: int) -> pa.Table:
+    flat = np.concatenate([np.asarray(piece.vector, np.float32) for piece in pieces])
+    columns: dict[str, Any] = {name: [getattr(piece, name) for piece in pieces] for name in COLUMNS}
+    columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float32()), dimensions)
+    return pa.Table.from_pydict(columns, schema=_schema(dimensions))
+
+
+def _pieces(table: pa.Table | None) -> list[tuple[dict[str, Any], Piece]]:
+    if table is None or table.num_rows == 0:
+        return []
+    column = table.column("vector").combine_chunks()
+    flat: Vectors = np.asarray(column.flatten(), np.float32).reshape(table.num_rows, -1)
+    rows = table.drop_columns(["vector"]).to_pylist()
+    return [(row, Piece(**{name: row[name] for name in COLUMNS}, vector=flat[i])) for i, row in enumerate(rows)]
+
+
+def _cosine(a: NDArray[np.float32] | None, b: NDArray[np.float32] | None) -> float | None:
+    if a is None or b is None:
+        return None
+    return float(np.dot(a, b) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-9))
+
+
+def _kind(error: BaseException) -> str:
+    """The kind of a LanceDB fault without its text, which can quote rows."""
+    text = str(error).lower()
+    for sign in (
+        "not found",
+        "no space left",
+        "was not found",
+        "does not exist",
+        "permission denied",
+        "inverted index",
+    ):
+        if sign in text:
+            return sign
+    return type(error).__name__

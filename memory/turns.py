@@ -1,0 +1,169 @@
+"""The turn log: every finished turn, written durably before the client is told that its answer is complete.
+
+A turn and its episode memory are one transaction. The same turn seen again (retry, regenerate) replaces its row; a turn
+whose question was edited replaces the one that stood at the same place of the same session.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from memory import sql
+from memory.cube import ensure
+from memory.memories import save, select
+from memory.sql import Database
+from memory.types import Kind, Memory, Source, Status, Trust, Turn, stable_id
+
+SAME_TURN_S = 900.0  # a first question repeated within a quarter of an hour is a retry, later it is a new conversation
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a turn stands in its conversation. `position` and `tail` are hashes of all that was said before it and up to
+    its end (empty: unknown or nothing). `named` says that the client itself named the session."""
+
+    position: str = ""
+    tail: str = ""
+    named: bool = False
+
+
+class TurnLog:
+    """The table of turns."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def record(self, turn: Turn, place: Place, owner: str) -> Memory:
+        """Write the turn and its episode; returns the episode. Durable when it returns. Raises DatabaseError."""
+
+        async def work(connection: AsyncConnection) -> Memory:
+            await ensure(connection, turn.cube, owner, "", turn.said_at)
+            kept = await _settle(connection, turn, place)
+            await _replace_edited(connection, kept, place)
+            values = _row(kept) | {"position": place.position, "tail": place.tail, "extracted": 0, "replaced": 0}
+            here = sa.and_(sql.turns.c.cube == kept.cube, sql.turns.c.id == kept.id)
+            known = (await connection.execute(sa.select(sql.turns.c.id).where(here))).first()
+            if known is None:
+                await connection.execute(sa.insert(sql.turns).values(**values))
+            else:
+                await connection.execute(sa.update(sql.turns).where(here).values(**values))
+            return await save(connection, episode(kept), action="update", at=kept.answered_at)
+
+        return await self._database.write(work)
+
+    async def session_at(self, cube: str, position: str) -> str | None:
+        """The session whose last known words hash to `position`: the one that a resent history continues."""
+        table = sql.turns
+        query = (
+            sa.select(table.c.session)
+            .where(table.c.cube == cube, table.c.tail == position)
+            .order_by(table.c.answered_at.desc())
+            .limit(1)
+        )
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).first()
+        return str(row[0]) if row else None
+
+    async def waiting(self) -> list[str]:
+        """Cubes that have turns from which nothing was extracted yet."""
+        async with self._database.read() as connection:
+            rows = await connection.execute(sa.select(sql.turns.c.cube).where(sql.turns.c.extracted == 0).distinct())
+            return [str(row[0]) for row in rows.all()]
+
+    async def unextracted(self, cube: str, limit: int) -> list[Turn]:
+        """The oldest turns of a cube from which nothing was extracted yet."""
+        return await self._select(sql.turns.c.cube == cube, sql.turns.c.extracted == 0, limit=limit)
+
+    async def get(self, cube: str, ids: Sequence[str]) -> list[Turn]:
+        """Those of the turns that exist, in the order in which they were said."""
+        return await self._select(sql.turns.c.cube == cube, sql.turns.c.id.in_(list(ids)))
+
+    async def _select(self, *where: sa.ColumnElement[bool], limit: int | None = None) -> list[Turn]:
+        table = sql.turns
+        query = sa.select(table).where(*where).order_by(table.c.said_at, table.c.id).limit(limit)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).all()
+        return [_turn(row._mapping) for row in rows]
+
+
+async def mark_extracted(connection: AsyncConnection, turns: Sequence[Turn]) -> None:
+    """Nothing more to extract, unless the turn was replaced meanwhile."""
+    table = sql.turns
+    for turn in turns:
+        await connection.execute(
+            sa.update(table)
+            .where(table.c.cube == turn.cube, table.c.id == turn.id, table.c.answered_at == turn.answered_at)
+            .values(extracted=1)
+        )
+
+
+def episode(turn: Turn) -> Memory:
+    """The memory that holds a turn verbatim."""
+    return Memory(
+        id=stable_id(turn.id, "episode"),
+        cube=turn.cube,
+        kind=Kind.EPISODE,
+        text=turn.user_text,
+        answer=turn.assistant_text,
+        speaker=turn.speaker,
+        message_time=turn.said_at,
+        created_at=turn.answered_at,
+        valid_from=turn.said_at,
+        sources=(Source(turn.id, turn.session, "user"),),
+        trust=Trust.USER,
+    )
+
+
+async def _settle(connection: AsyncConnection, turn: Turn, place: Place) -> Turn:
+    """The turn with the id (and session) of the row it replaces, or with new ones."""
+    table = sql.turns
+    here = sa.and_(table.c.cube == turn.cube, table.c.key == turn.key)
+    old = (await connection.execute(sa.select(table).where(here))).first()
+    if old is not None:
+        known = old._mapping
+        open_start = not place.named and not place.position
+        if not open_start or turn.said_at - known["answered_at"] < SAME_TURN_S:
+            return replace(turn, id=known["id"], session=turn.session if place.named else known["session"])
+        # another conversation that happens to begin with the same words: the old turn gives the key up
+        aside = f"{turn.key}@{known['id']}"
+        await connection.execute(sa.update(table).where(here).values(key=aside))
+    return replace(turn, id=str(uuid.uuid4()))
+
+
+async def _replace_edited(connection: AsyncConnection, turn: Turn, place: Place) -> None:
+    if not place.position:
+        return
+    table = sql.turns
+    same_place = (
+        table.c.cube == turn.cube,
+        table.c.session == turn.session,
+        table.c.position == place.position,
+        table.c.id != turn.id,
+        table.c.replaced == 0,
+    )
+    for row in (await connection.execute(sa.select(table.c.id).where(*same_place))).all():
+        await connection.execute(
+            sa.update(table).where(table.c.cube == turn.cube, table.c.id == row[0]).values(replaced=1)
+        )
+        ids = sa.select(sql.lineage.c.memory).where(sql.lineage.c.cube == turn.cube, sql.lineage.c.turn == row[0])
+        known = (sql.memories.c.cube == turn.cube, sql.memories.c.id.in_(ids))
+        for memory in await select(connection, *known, sql.memories.c.status == Status.ACTIVE.value):
+            if {source.turn for source in memory.sources} == {row[0]}:
+                archived = memory.evolve(status=Status.ARCHIVED, valid_to=turn.said_at)
+                await save(connection, archived, action="archive", at=turn.said_at)
+
+
+def _row(turn: Turn) -> dict[str, Any]:
+    row = {name: getattr(turn, name) for name in sql.turns.c.keys() if hasattr(turn, name)}
+    return row | {"complete": int(turn.complete)}
+
+
+def _turn(row: Any) -> Turn:
+    names = Turn.__dataclass_fields__
+    return Turn(**{name: row[name] for name in names if name != "complete"}, complete=bool(row["complete"]))

@@ -1,0 +1,71 @@
+"""Words: how text is cut into terms for matching, roughly as the full-text index does, and how many tokens it costs.
+
+Latin script gives folded, lightly stemmed words without function words; Chinese, Japanese and Korean give character pairs.
+Pure functions.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# LanceDB's built-in English list also holds "dog" and "cat" (seen in 0.40); ours holds function words only
+STOP_WORDS = frozenset(
+    """a about above after again against all also am an and any are as at be because been before being below between both
+    but by can could did do does doing don down during each else ever few for from further get got had has have having he
+    her here hers herself him himself his how i if in into is it its itself just ll me more most my myself no nor not now of
+    off on once only or other our ours ourselves out over own please re s same shall she should so some such t than that
+    the their theirs them themselves then there these they this those through to too under until up us ve very was we were
+    what when where which while who whom why will with would you your yours yourself yourselves""".split()
+)
+_TERM = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]+|[^\W_]+(?:['’][^\W_]+)?", re.UNICODE)
+_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
+_SPACE = re.compile(r"\s+")
+
+
+def terms(text: str) -> list[str]:
+    """The matching terms of a text, in order, repeated as they occur."""
+    out: list[str] = []
+    for match in _TERM.finditer(fold(text)):
+        word = match.group()
+        if _CJK.match(word):
+            out += [word] if len(word) == 1 else [word[i : i + 2] for i in range(len(word) - 1)]
+            continue
+        word = word.split("'")[0].split("’")[0]
+        if word not in STOP_WORDS:
+            out.append(stem(word))
+    return out
+
+
+def fold(text: str) -> str:
+    """Lower case without accents, full-width letters made narrow."""
+    text = unicodedata.normalize("NFKC", text).lower()
+    if text.isascii():
+        return text
+    return "".join(c for c in unicodedata.normalize("NFD", text) if unicodedata.category(c) != "Mn")
+
+
+def stem(word: str) -> str:
+    """A light English stem: plural, -ing, -ed, -ly. Made for matching, not for reading."""
+    if len(word) < 4 or not word.isascii():
+        return word
+    for ending, rest in (("ies", "y"), ("ing", ""), ("edly", ""), ("ed", ""), ("ly", ""), ("es", ""), ("s", "")):
+        if word.endswith(ending) and len(word) - len(ending) + len(rest) >= 3:
+            if ending == "s" and word.endswith(("ss", "us", "is")):
+                return word
+            base = word[: -len(ending)] + rest
+            if ending in ("ing", "ed") and len(base) > 3 and base[-1] == base[-2] and base[-1] not in "lsz":
+                base = base[:-1]
+            return base[:-1] if base.endswith("e") and len(base) > 3 else base
+    return word[:-1] if word.endswith("e") and len(word) > 4 else word
+
+
+def squeeze(text: str) -> str:
+    """White space folded, ends trimmed."""
+    return _SPACE.sub(" ", text).strip()
+
+
+def tokens(text: str) -> int:
+    """About how many model tokens a text costs: a CJK character counts one, other text a token per four bytes."""
+    wide = len(_CJK.findall(text))
+    return wide + (len(text.encode("utf-8", "replace")) - 3 * wide + 3) // 4

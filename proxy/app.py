@@ -1,0 +1,328 @@
+"""The composition root: everything is made here, once, and handed down. Importing this module does nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from memory import embed
+from memory.cube import Cubes
+from memory.memories import Memories
+from memory.retrieve import Retriever
+from memory.sql import Database, DatabaseError
+from memory.store import Store
+from memory.turns import TurnLog
+from proxy import db, hooks
+from proxy.auth import Auth
+from proxy.blocks import Blocks
+from proxy.chat import Chat, send_error
+from proxy.config import Config
+from proxy.errors import ApiError, MethodNotAllowed, NotFound
+from proxy.hooks import Hooks
+from proxy.keys import Keys
+from proxy.memory_api import MemoryApi
+from proxy.metrics import Metrics
+from proxy.remember import Remember
+from proxy.status import Status
+from proxy.upstreams import routing
+from proxy.upstreams.routing import Routes
+from scheduler import triggers
+from scheduler.executor import where
+from scheduler.jobs import JobQueue
+from scheduler.queue import DbosQueue
+from scheduler.triggers import Triggers
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Background:
+    """Work that outlives the request that began it; contains its failures, and is waited for at shutdown."""
+
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    def __call__(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run `work` to its end."""
+        task = asyncio.create_task(_contained(work))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def drain(self, timeout_s: float) -> int:
+        """Wait for what is running; returns how many were given up."""
+        deadline = time.monotonic() + timeout_s
+        while self.tasks and time.monotonic() < deadline:
+            await asyncio.wait(set(self.tasks), timeout=max(0.0, deadline - time.monotonic()))
+        return len(self.tasks)
+
+
+async def _contained(work: Coroutine[Any, Any, Any]) -> None:
+    try:
+        await work
+    except Exception as error:  # nobody waits for it: log it here or nowhere
+        log.error("background work failed: %s\n%s", type(error).__name__, where(error))
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the proxy process is made of."""
+
+    config: Config
+    database: Database
+    store: Store
+    threads: ThreadPoolExecutor
+    retriever: Retriever
+    memories: Memories
+    cubes: Cubes
+    turns: TurnLog
+    keys: Keys
+    auth: Auth
+    blocks: Blocks
+    routes: Routes
+    hooks: Hooks
+    queue: JobQueue
+    triggers: Triggers
+    metrics: Metrics
+    background: Background
+    close: Callable[[], Awaitable[None]]
+
+
+async def assemble(config: Config, *, engine_port: int = 0, clock: Callable[[], float] = time.time) -> Parts:
+    """Make the parts. The database must have been brought up to date."""
+    database = db.open_database(config)
+    store = Store(config.store_root)
+    embedder = await asyncio.to_thread(
+        embed.make, config.memory.embedder, config.folder / "models", threads=config.memory.embedder_threads
+    )
+    threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embed")
+    await asyncio.get_running_loop().run_in_executor(threads, embedder.embed_query, "warm up")
+    background, metrics = Background(), Metrics()
+    queue = DbosQueue(config.queue_url)
+    cubes, memories, turns = Cubes(database), Memories(database, clock), TurnLog(database)
+    retriever = Retriever(database, store, embedder, threads)
+    blocks = Blocks(database, background)
+    rules = triggers.table(debounce_s=config.extraction.debounce_s if config.extraction.model else 0.0)
+    fired = Triggers(queue, rules)
+    remember = Remember(
+        settings=config.memory,
+        reading=config.sessions,
+        secret=await db.shared_secret(database),
+        cubes=cubes,
+        turns=turns,
+        memories=memories,
+        retriever=retriever,
+        blocks=blocks,
+        triggers=fired,
+        metrics=metrics,
+        spawn=background,
+        clock=clock,
+    )
+    run = Hooks([*hooks.load(config.hooks), remember], lambda name: metrics.hook_failures.labels(name).inc())
+    routes = routing.make(config, engine_port)
+    keys = Keys(database, clock)
+
+    async def close() -> None:
+        await routes.close()
+        given_up = await background.drain(15)
+        if given_up:
+            log.warning("%d background tasks were given up", given_up)
+        await queue.close()
+        threads.shutdown(wait=False)
+        await database.close()
+
+    return Parts(
+        config=config,
+        database=database,
+        store=store,
+        threads=threads,
+        retriever=retriever,
+        memories=memories,
+        cubes=cubes,
+        turns=turns,
+        keys=keys,
+        auth=Auth(keys, clock),
+        blocks=blocks,
+        routes=routes,
+        hooks=run,
+        queue=queue,
+        triggers=fired,
+        metrics=metrics,
+        background=background,
+        close=close,
+    )
+
+
+def build(config: Config, *, engine_port: int = 0, clock: Callable[[], float] = time.time) -> Starlette:
+    """The proxy as an ASGI application; its parts are made at start-up and closed at shutdown."""
+    front = Front(clock)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        parts = await assemble(config, engine_port=engine_port, clock=clock)
+        app.state.parts = parts
+        front.open(parts)
+        try:
+            yield
+        finally:
+            front.draining = True
+            await parts.close()
+
+    def json_error(error: ApiError, request: Request) -> Response:
+        named = {"x-request-id": request.headers.get("x-request-id", ""), **error.headers}
+        return Response(error.body(), error.status, {k: v for k, v in named.items() if v}, "application/json")
+
+    async def on_error(request: Request, error: Exception) -> Response:
+        if isinstance(error, ApiError):
+            return json_error(error, request)
+        if isinstance(error, DatabaseError):
+            broken = ApiError("memory cannot be reached at the moment", code="memory_unavailable")
+            broken.status = 503
+            return json_error(broken, request)
+        status = getattr(error, "status_code", 500)
+        known = {404: NotFound("there is no such route"), 405: MethodNotAllowed("this route has no such method")}
+        return json_error(known.get(status) or ApiError("internal error"), request)
+
+    return Starlette(
+        routes=front.routes(),
+        lifespan=lifespan,
+        exception_handlers={ApiError: on_error, DatabaseError: on_error, 404: on_error, 405: on_error},
+    )
+
+
+class Front:
+    """The routes, and what they need once the parts are there."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._parts: Parts | None = None
+        self._chat: Chat | None = None
+        self._memory: MemoryApi | None = None
+        self.draining = False
+
+    def open(self, parts: Parts) -> None:
+        """Take the parts."""
+        self._parts = parts
+        self._chat = Chat(
+            auth=parts.auth,
+            routes=parts.routes,
+            hooks=parts.hooks,
+            metrics=parts.metrics,
+            spawn=parts.background,
+            most=parts.config.limits.body_bytes,
+            clock=self._clock,
+        )
+        self._memory = MemoryApi(
+            auth=parts.auth,
+            memories=parts.memories,
+            retriever=parts.retriever,
+            blocks=parts.blocks,
+            queue=parts.queue,
+            triggers=parts.triggers,
+            settings=parts.config.sessions,
+            most=parts.config.limits.body_bytes,
+            clock=self._clock,
+        )
+
+    @property
+    def parts(self) -> Parts:
+        """The parts; there are none before start-up has ended."""
+        if self._parts is None:
+            raise RuntimeError("the app has not started")
+        return self._parts
+
+    def routes(self) -> list[Route]:
+        """Every route of the proxy."""
+        memory = self._to_memory
+        return [
+            Route("/v1/chat/completions", _Post(self._to_chat)),
+            Route("/v1/models", self.models, methods=["GET"]),
+            Route("/v1/models/{model:path}", self.model, methods=["GET"]),
+            Route("/v1/memory/items", memory("items"), methods=["GET", "POST"]),
+            Route("/v1/memory/items/{id}", memory("item"), methods=["GET", "PATCH", "DELETE"]),
+            Route("/v1/memory/items/{id}/history", memory("history"), methods=["GET"]),
+            Route("/v1/memory/search", memory("search"), methods=["POST"]),
+            Route("/v1/memory/jobs", memory("jobs"), methods=["GET"]),
+            Route("/v1/memory/jobs/{id:path}", memory("job"), methods=["GET", "POST"]),
+            Route("/health", self.health, methods=["GET"]),
+            Route("/ready", self.ready, methods=["GET"]),
+            Route("/metrics", self.metrics, methods=["GET"]),
+        ]
+
+    async def _to_chat(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._chat is None:
+            raise RuntimeError("the app has not started")
+        await self._chat(scope, receive, send)
+
+    def _to_memory(self, name: str) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            response: Response = await getattr(self._memory, name)(request)
+            return response
+
+        return endpoint
+
+    async def models(self, request: Request) -> Response:
+        """`GET /v1/models`: what the upstreams offer and the key may use."""
+        principal = await self.parts.auth.principal(request.headers)
+        listed = [model for model in await self.parts.routes.models() if _may(principal, str(model["id"]))]
+        return _json({"object": "list", "data": listed})
+
+    async def model(self, request: Request) -> Response:
+        """`GET /v1/models/{id}`; ids may hold slashes."""
+        principal = await self.parts.auth.principal(request.headers)
+        wanted = request.path_params["model"]
+        for model in await self.parts.routes.models():
+            if model["id"] == wanted and _may(principal, wanted):
+                return _json(model)
+        raise NotFound(f"the model {wanted[:200]!r} does not exist", param="model", code="model_not_found")
+
+    async def health(self, _: Request) -> Response:
+        """`GET /health`: the process lives."""
+        return _json({"status": "ok"})
+
+    async def ready(self, _: Request) -> Response:
+        """`GET /ready`: whether chats can be served (503 if not), and how the other processes are."""
+        found = await Status(self.parts.config.folder, self.parts.database).look()
+        serving = found.database == "ok" and not self.draining
+        body = {"status": found.status if serving else "draining" if self.draining else "unavailable", **found.detail}
+        return _json(body, 200 if serving else 503)
+
+    async def metrics(self, _: Request) -> Response:
+        """`GET /metrics` for Prometheus."""
+        return Response(self.parts.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+class _Post:
+    """An ASGI endpoint that takes POST only; everything about the body is its own affair."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":
+            await send_error(send, MethodNotAllowed("this route takes POST", headers={"allow": "POST"}), "")
+            return
+        await self._app(scope, receive, send)
+
+
+def _may(principal: Any, model: str) -> bool:
+    try:
+        principal.may_use(model)
+    except ApiError:
+        return False
+    return True
+
+
+def _json(body: Any, status: int = 200) -> Response:
+    return Response(json.dumps(body, ensure_ascii=False), status, media_type="application/json")

@@ -1,0 +1,109 @@
+"""Who is asking: a request's key, its principal, and the cube that its memory lives in.
+
+The key names the principal; a client can only choose an end user *within* its key, and only with the scope act_as_user.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from memory.sql import DatabaseError
+from memory.types import stable_id
+from proxy.errors import Forbidden, ModelNotFound, Unauthorized, Unavailable
+from proxy.keys import Key, Keys, digest, well_formed
+
+log = logging.getLogger(__name__)
+_CACHED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who a key belongs to, with its scopes."""
+
+    id: str
+    key: str
+    scopes: frozenset[str]
+    models: tuple[str, ...] | None = None
+
+    def require(self, scope: str) -> None:
+        """Raises Forbidden without the scope (`admin` includes all but act_as_user)."""
+        if scope not in self.scopes and "admin" not in self.scopes:
+            raise Forbidden(f"this key lacks the scope {scope}")
+
+    def may_use(self, model: str) -> None:
+        """Raises ModelNotFound for a model that is not on the key's list."""
+        if self.models is not None and not any(fnmatchcase(model, pattern) for pattern in self.models):
+            raise ModelNotFound(f"the model {model[:200]!r} does not exist or this key may not use it", param="model")
+
+
+class Auth:
+    """Looks keys up on every request, so that a revoked one stops at once; when the database cannot answer, a key that
+    was good a moment ago still is."""
+
+    def __init__(self, keys: Keys, clock: Callable[[], float] = time.time, *, trust_s: float = 300.0) -> None:
+        self._keys = keys
+        self._clock = clock
+        self._trust_s = trust_s
+        self._seen: OrderedDict[str, tuple[float, Key]] = OrderedDict()
+
+    async def principal(self, headers: Mapping[str, str]) -> Principal:
+        """Raises Unauthorized, Unavailable."""
+        secret = presented(headers)
+        if not secret:
+            raise Unauthorized("no API key: send it as `Authorization: Bearer sk-mem-…`")
+        if not well_formed(secret):
+            raise Unauthorized("incorrect API key: not a memrelay key (they begin with sk-mem-)")
+        key = await self._find(digest(secret))
+        if key is None or not key.usable(self._clock()):
+            raise Unauthorized("incorrect API key: unknown, revoked or expired")
+        return Principal(key.principal, key.id, frozenset(key.scopes), key.models)
+
+    async def _find(self, hashed: str) -> Key | None:
+        now = self._clock()
+        try:
+            key = await self._keys.find(hashed)
+        except DatabaseError as error:
+            known = self._seen.get(hashed)
+            if known is None or now - known[0] > self._trust_s:
+                raise Unavailable("keys cannot be checked at the moment", headers={"retry-after": "5"}) from error
+            log.warning("key %s taken from memory: database %s", known[1].id, error)
+            return known[1]
+        if key is None:
+            self._seen.pop(hashed, None)
+        else:
+            self._seen[hashed] = (now, key)
+            self._seen.move_to_end(hashed)
+            while len(self._seen) > _CACHED:
+                self._seen.popitem(last=False)
+        return key
+
+
+def presented(headers: Mapping[str, str]) -> str:
+    """The key that a request carries: a bearer token, or x-api-key as Anthropic's SDK sends it."""
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and value.strip():
+        return value.strip()
+    return headers.get("x-api-key", "").strip()
+
+
+def cube_of(
+    principal: Principal, headers: Mapping[str, str], body: Mapping[str, Any], user_headers: Sequence[str]
+) -> str:
+    """The cube of this request: the principal's own, or with act_as_user one per end user within it."""
+    if "act_as_user" not in principal.scopes:
+        return home_cube(principal.id)
+    named = next((headers[name].strip() for name in user_headers if headers.get(name, "").strip()), "")
+    if not named:
+        named = next((str(body[name]) for name in ("user", "safety_identifier") if body.get(name)), "")
+    return home_cube(principal.id, named[:512])
+
+
+def home_cube(principal: str, end_user: str = "") -> str:
+    """The id of the cube that belongs to a principal, or to an end user within it."""
+    return stable_id("cube", principal, end_user) if end_user else stable_id("cube", principal)

@@ -1,0 +1,236 @@
+"""The whole path of a chat, top to bottom: who → what → hooks → upstream → the answer, untouched, back.
+
+The client may hang up at any time; then the upstream's work is cancelled at once, in whatever phase it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from proxy import bodies, headers
+from proxy.auth import Auth
+from proxy.blocks import Spawn
+from proxy.bodies import ClientGone
+from proxy.errors import ApiError, BadRequest
+from proxy.hooks import Exchange, Hooks
+from proxy.metrics import Metrics
+from proxy.stream import Gatherer, split_done
+from proxy.upstreams.port import Call, Reply, Upstream, UpstreamBroken
+from proxy.upstreams.routing import Routes
+
+log = logging.getLogger(__name__)
+_AFTER_DONE_S = 0.05  # what an upstream may still send behind [DONE]
+
+
+class Chat:
+    """`POST /v1/chat/completions` as an ASGI application."""
+
+    def __init__(
+        self,
+        *,
+        auth: Auth,
+        routes: Routes,
+        hooks: Hooks,
+        metrics: Metrics,
+        spawn: Spawn,
+        most: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._auth = auth
+        self._routes = routes
+        self._hooks = hooks
+        self._metrics = metrics
+        self._most = most
+        self._spawn = spawn
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one chat."""
+        request = Request(scope, receive)
+        request_id = f"req_{uuid.uuid4().hex}"
+        exchange, status = None, 500
+        try:
+            exchange, upstream = await self._accept(request, request_id)
+            await unless_gone(receive, self._answer(exchange, upstream, request, send))
+            status = exchange.status
+        except ApiError as error:
+            status = error.status
+            await send_error(send, error, request_id, exchange.response_headers if exchange else None)
+        except ClientGone as gone:
+            status = 499
+            if exchange is not None:
+                self._spawn(self._hooks.on_error(exchange, gone))
+        finally:
+            self._metrics.requests.labels("chat", str(status)).inc()
+
+    async def _accept(self, request: Request, request_id: str) -> tuple[Exchange, Upstream]:
+        principal = await self._auth.principal(request.headers)
+        principal.require("chat")
+        sent = await bodies.read(request.receive, self._most, request.headers.get("content-length"))
+        raw = bodies.decode(sent, request.headers.get("content-encoding", ""), self._most)
+        body = bodies.parse(raw)
+        upstream = self._routes.of(body.get("model"))
+        principal.may_use(body["model"])
+        if not isinstance(body.get("messages"), list):
+            raise BadRequest("messages must be an array", param="messages", code="invalid_type")
+        plain = {name.lower(): value for name, value in request.headers.items()}
+        return Exchange(request_id, principal, plain, body, raw, received_at=self._clock()), upstream
+
+    async def _answer(self, exchange: Exchange, upstream: Upstream, request: Request, send: Send) -> None:
+        try:
+            await self._hooks.on_request(exchange)
+            reply = await self._call(exchange, upstream, request)
+        except ApiError as error:
+            await self._hooks.on_error(exchange, error)
+            raise
+        try:
+            if _is_sse(reply):
+                await self._stream(exchange, reply, send)
+            else:
+                await self._whole(exchange, reply, send)
+        finally:
+            await reply.close()
+
+    async def _call(self, exchange: Exchange, upstream: Upstream, request: Request) -> Reply:
+        started = time.perf_counter()
+        call = Call(
+            "POST",
+            exchange.path,
+            exchange.raw,
+            headers.to_upstream(request.scope["headers"]),
+            stream=exchange.body.get("stream") is True,
+            query=request.url.query,
+        )
+        reply = await upstream.send(call)
+        self._metrics.first_byte.observe(time.perf_counter() - started)
+        exchange.status = reply.status
+        return reply
+
+    async def _whole(self, exchange: Exchange, reply: Reply, send: Send) -> None:
+        gatherer = Gatherer(sse=False, encoding=_header(reply, "content-encoding"))
+        chunks: list[bytes] = []
+        try:
+            async for chunk in reply.chunks():
+                gatherer.feed(chunk)
+                chunks.append(chunk)
+        except UpstreamBroken as error:
+            await self._hooks.on_error(exchange, error)
+            broken = ApiError(str(error), code="upstream_broken")
+            broken.status, broken.type = 502, "upstream_error"
+            exchange.status = 502
+            await send_error(send, broken, exchange.id, exchange.response_headers)
+            return
+        if reply.status < 400:
+            exchange.answer = gatherer.answer()
+            await self._hooks.on_response(exchange)
+        else:
+            await self._hooks.on_error(exchange, UpstreamBroken(f"status {reply.status}"))
+        await send(_start(exchange, reply))
+        await send({"type": "http.response.body", "body": b"".join(chunks)})
+
+    async def _stream(self, exchange: Exchange, reply: Reply, send: Send) -> None:
+        gatherer = Gatherer(sse=True, encoding=_header(reply, "content-encoding"))
+        await send(_start(exchange, reply))
+        chunks = reply.chunks()
+        held = b""
+        try:
+            async for chunk in chunks:
+                gatherer.feed(chunk)
+                if gatherer.done:
+                    # the end is held back until the turn is durable; what stands before it goes out now
+                    shown, held = split_done(chunk)
+                    await _more(send, shown)
+                    break
+                await _more(send, chunk)
+        except UpstreamBroken as error:
+            exchange.answer = gatherer.answer(broken=True)
+            await self._hooks.on_error(exchange, error)
+            await send({"type": "http.response.body", "body": _error_event(str(error))})
+            return
+        except asyncio.CancelledError:
+            exchange.answer = gatherer.answer(broken=True)
+            raise
+        exchange.answer = gatherer.answer()
+        await self._hooks.on_response(exchange)
+        if gatherer.done:
+            held += await _rest(chunks)
+        await send({"type": "http.response.body", "body": held})
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` to its end, or cancel it when the client hangs up (then raises ClientGone)."""
+    working = asyncio.create_task(work)
+    leaving = asyncio.create_task(_gone(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            working.cancel()
+            await asyncio.wait({working})
+            raise ClientGone
+        working.result()
+    finally:
+        leaving.cancel()
+        if not working.done():  # we are cancelled ourselves
+            working.cancel()
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def send_error(send: Send, error: ApiError, request_id: str, extra: dict[str, str] | None = None) -> None:
+    """An error of our own, in OpenAI's shape."""
+    if error.status >= 500:
+        log.warning("%s: %s %s", request_id, error.status, error.code)
+    named = {"content-type": "application/json", "x-request-id": request_id, **(extra or {}), **error.headers}
+    start = [(name.encode(), value.encode("latin-1", "replace")) for name, value in named.items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": start})
+    await send({"type": "http.response.body", "body": error.body()})
+
+
+def _start(exchange: Exchange, reply: Reply) -> dict[str, Any]:
+    passed = headers.to_client(reply.headers)
+    names = {name for name, _ in passed}
+    own = {"x-request-id": exchange.id, **exchange.response_headers}
+    passed += [(n.encode(), v.encode("latin-1", "replace")) for n, v in own.items() if n.encode() not in names]
+    return {"type": "http.response.start", "status": reply.status, "headers": passed}
+
+
+async def _more(send: Send, chunk: bytes) -> None:
+    if chunk:
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+
+async def _rest(chunks: Any) -> bytes:
+    """What comes behind [DONE]; nearly always nothing."""
+    out = b""
+    try:
+        async with asyncio.timeout(_AFTER_DONE_S):
+            async for chunk in chunks:
+                out += chunk
+    except (TimeoutError, UpstreamBroken):
+        pass
+    return out
+
+
+def _is_sse(reply: Reply) -> bool:
+    return reply.status < 400 and _header(reply, "content-type").lower().startswith("text/event-stream")
+
+
+def _header(reply: Reply, name: str) -> str:
+    return next((value for key, value in reply.headers if key.lower() == name), "")
+
+
+def _error_event(message: str) -> bytes:
+    error = {"message": message, "type": "upstream_error", "param": None, "code": "upstream_broken"}
+    return b"data: " + msgspec.json.encode({"error": error}) + b"\n\n"

@@ -1,0 +1,393 @@
+"""The command line. Each command reads the configuration, does one thing, and can answer with one JSON object (`--json`)."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import asdict
+from typing import Any, NoReturn, TypeVar
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from proxy import __version__
+from proxy.config import Config, ConfigError, load
+
+T = TypeVar("T")
+ROLES = ("all", "proxy", "executor", "engine")
+
+
+class Session:
+    """What every command needs: the configuration and how to answer."""
+
+    def __init__(self, config: Config, as_json: bool) -> None:
+        self.config = config
+        self.as_json = as_json
+        self.console = Console(highlight=False)
+
+    def answer(self, body: dict[str, Any], show: Callable[[Console], None] | None = None) -> None:
+        """Print the JSON object, or what `show` prints for people."""
+        if self.as_json:
+            click.echo(json.dumps(body, ensure_ascii=False))
+        elif show:
+            show(self.console)
+
+
+def _fail(message: str) -> NoReturn:
+    raise click.ClickException(message)
+
+
+def command(group: click.Group, name: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """A command of `group` with the options that all commands share; its function gets a Session first."""
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        @click.option("--config", "config_path", envvar="MEMRELAY_CONFIG", metavar="FILE", help="Configuration file.")
+        @click.option("--data", envvar="MEMRELAY_DATA", metavar="DIR", help="Where everything lives.")
+        @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON object.")
+        @functools.wraps(function)
+        def run(config_path: str | None, data: str | None, as_json: bool, **given: Any) -> Any:
+            try:
+                config = load(config_path, data=data)
+                logging.basicConfig(
+                    level=config.logging.level.upper(),
+                    format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+                    stream=sys.stderr,
+                )
+                for noisy in ("alembic", "dbos", "aiosqlite", "asyncio"):
+                    logging.getLogger(noisy).setLevel(logging.WARNING)
+                return function(Session(config, as_json), **given)
+            except ConfigError as error:
+                _fail(str(error))
+
+        return group.command(name)(run)
+
+    return decorate
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="memrelay")
+def main() -> None:
+    """Memory for any chat model: an OpenAI-compatible proxy that remembers."""
+
+
+@click.group()
+def keys() -> None:
+    """API keys: each has a memory of its own."""
+
+
+@click.group()
+def memories() -> None:
+    """What is remembered."""
+
+
+main.add_command(keys)
+main.add_command(memories)
+
+
+# --- serving --------------------------------------------------------------------------------------------------------------
+
+
+@command(main, "serve")
+@click.option(
+    "--role", type=click.Choice(ROLES), default="all", help="Which process; `all` starts and supervises them."
+)
+@click.option("--host", metavar="ADDRESS", help="Overrides server.host.")
+@click.option("--port", type=int, metavar="PORT", help="Overrides server.port.")
+@click.option("--engine-port", type=int, default=0, metavar="PORT", help="Where the local model listens (loopback).")
+def serve(session: Session, role: str, host: str | None, port: int | None, engine_port: int) -> None:
+    """Serve; prints the base URL and, the first time, a key."""
+    server = session.config.server
+    server = msgspec.structs.replace(server, host=host or server.host, port=port or server.port)
+    config = msgspec.structs.replace(session.config, server=server)
+    from proxy import db
+
+    db.upgrade(config)
+    if role == "all":
+        from proxy import start
+
+        sys.exit(asyncio.run(start.serve(config, _config_path(), engine_port, session.console)))
+    from proxy import roles
+
+    runs = {"proxy": roles.proxy, "executor": roles.executor, "engine": roles.engine}
+    asyncio.run(runs[role](config, engine_port or config.engine.port))
+
+
+def _config_path() -> str | None:
+    context = click.get_current_context()
+    value = context.params.get("config_path")
+    return str(value) if value else None
+
+
+@command(main, "check")
+def check(session: Session) -> None:
+    """Check the configuration and say what it means."""
+    from proxy import hooks
+
+    config = session.config
+    loaded = hooks.load(config.hooks)
+    body = {
+        "ok": True,
+        "data": str(config.folder),
+        "url": f"http://{config.server.host}:{config.server.port}/v1",
+        "upstreams": [{"name": u.name, "kind": u.kind, "models": list(u.models)} for u in config.upstreams],
+        "hooks": [type(hook).__name__ for hook in loaded],
+        "extraction": config.extraction.model or "rules",
+        "embedder": config.memory.embedder,
+    }
+
+    def show(console: Console) -> None:
+        console.print(f"The configuration is good. It serves [b]{body['url']}[/b] from {body['data']}.")
+        for upstream in config.upstreams:
+            console.print(f"  {upstream.name} ({upstream.kind}): {', '.join(upstream.models)}")
+        console.print(f"  extraction: {body['extraction']} · embedder: {body['embedder']}")
+
+    session.answer(body, show)
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------------
+
+
+@command(keys, "create")
+@click.option("--name", default="", help="What the key is for.")
+@click.option(
+    "--scope", "scopes", multiple=True, help="May be given several times; default: chat, memory:read, memory:write."
+)
+@click.option("--principal", help="Give a known principal one more key (the same memory).")
+@click.option("--model", "models", multiple=True, help="Allow only these model names or patterns.")
+@click.option("--days", type=float, help="Expires after so many days.")
+def keys_create(
+    session: Session,
+    name: str,
+    scopes: tuple[str, ...],
+    principal: str | None,
+    models: tuple[str, ...],
+    days: float | None,
+) -> None:
+    """Make a key; it is shown this once."""
+    import time
+
+    from proxy.keys import DEFAULT_SCOPES, Keys
+
+    async def run(found: Keys) -> Any:
+        return await found.create(
+            name,
+            principal=principal,
+            scopes=scopes or DEFAULT_SCOPES,
+            models=models or None,
+            expires_at=time.time() + days * 86400 if days else None,
+        )
+
+    made = _with_keys(session, run)
+    body = {"key": made.secret, **_key(made.key)}
+    session.answer(body, lambda console: console.print(f"[b]{made.secret}[/b]\n{made.key.id} (shown only now)"))
+
+
+@command(keys, "list")
+def keys_list(session: Session) -> None:
+    """All keys, without their secret part."""
+    found = _with_keys(session, lambda keys: keys.every())
+
+    def show(console: Console) -> None:
+        table = Table("id", "key", "name", "principal", "scopes", "state", box=None)
+        for key in found:
+            table.add_row(key.id, key.display, key.name, key.principal, " ".join(key.scopes), str(_key(key)["state"]))
+        console.print(table)
+
+    session.answer({"keys": [_key(key) for key in found]}, show)
+
+
+@command(keys, "rotate")
+@click.argument("key_id")
+@click.option("--grace", type=float, default=0.0, metavar="SECONDS", help="How long the old key still works.")
+def keys_rotate(session: Session, key_id: str, grace: float) -> None:
+    """A new key in place of an old one."""
+    made = _with_keys(session, lambda keys: keys.rotate(key_id, grace_s=grace))
+    body = {"key": made.secret, **_key(made.key)}
+    session.answer(body, lambda console: console.print(f"[b]{made.secret}[/b]\n{made.key.id} (shown only now)"))
+
+
+@command(keys, "revoke")
+@click.argument("key_id")
+def keys_revoke(session: Session, key_id: str) -> None:
+    """Stop accepting a key from the next request on."""
+    key = _with_keys(session, lambda keys: keys.revoke(key_id))
+    session.answer({"id": key.id, "state": "revoked"}, lambda console: console.print(f"{key.id} is revoked."))
+
+
+def _key(key: Any) -> dict[str, Any]:
+    import time
+
+    now = time.time()
+    state = "active" if key.usable(now) else "expired" if key.revoked_at is None or key.revoked_at > now else "revoked"
+    return {**asdict(key), "state": state}
+
+
+def _with_keys(session: Session, work: Callable[[Any], Awaitable[T]]) -> T:
+    from proxy import db
+    from proxy.keys import Keys
+
+    async def run() -> T:
+        database = db.open_database(session.config)
+        try:
+            return await work(Keys(database))
+        finally:
+            await database.close()
+
+    db.upgrade(session.config)
+    try:
+        return asyncio.run(run())
+    except (LookupError, ValueError) as error:
+        _fail(str(error.args[0]))
+
+
+# --- memories -------------------------------------------------------------------------------------------------------------
+
+
+@command(memories, "list")
+@click.option("--cube", help="Which cube; needed when there are several.")
+@click.option("--kind", default="", help="Only this kind.")
+@click.option("--limit", default=50, show_default=True)
+def memories_list(session: Session, cube: str | None, kind: str, limit: int) -> None:
+    """The newest memories."""
+    from memory.types import Kind
+
+    async def run(parts: Any) -> Any:
+        kinds = [Kind(kind)] if kind else []
+        return await parts.memories.page(await _cube(parts, cube), kinds=kinds, limit=limit)
+
+    _show_memories(session, _with_parts(session, run))
+
+
+@command(memories, "search")
+@click.argument("query")
+@click.option("--cube", help="Which cube; needed when there are several.")
+@click.option("--limit", default=10, show_default=True)
+def memories_search(session: Session, query: str, cube: str | None, limit: int) -> None:
+    """What retrieval finds for a question, and why."""
+    import time
+
+    from memory.retrieve import Question
+    from proxy.memory_api import hit
+
+    async def run(parts: Any) -> Any:
+        asked = Question(text=query, now=time.time(), limit=limit)
+        return await parts.retriever.retrieve(await _cube(parts, cube), asked)
+
+    result = _with_parts(session, run)
+
+    def show(console: Console) -> None:
+        for found in result.hits:
+            why = ", ".join(f"{name} {share:.2f}" for name, share in (found.why or {}).items())
+            console.print(f"{found.score:.2f}  {found.memory.kind.value:10} {found.passage[:100]}  [dim]({why})[/dim]")
+
+    session.answer({"hits": [hit(found) for found in result.hits], "degraded": result.degraded}, show)
+
+
+@command(memories, "show")
+@click.argument("memory_id")
+@click.option("--cube", help="Which cube; needed when there are several.")
+def memories_show(session: Session, memory_id: str, cube: str | None) -> None:
+    """One memory with its history."""
+    from proxy.memory_api import item
+
+    async def run(parts: Any) -> Any:
+        where = await _cube(parts, cube)
+        return await parts.memories.get(where, memory_id), await parts.memories.history(where, memory_id)
+
+    memory, history = _with_parts(session, run)
+    if memory is None:
+        _fail(f"there is no memory {memory_id}")
+    body = {**item(memory), "history": [asdict(change) for change in history]}
+    session.answer(body, lambda console: console.print_json(data=body))
+
+
+@command(memories, "forget")
+@click.argument("memory_id")
+@click.option("--cube", help="Which cube; needed when there are several.")
+def memories_forget(session: Session, memory_id: str, cube: str | None) -> None:
+    """Erase a memory and the turns it came from."""
+    from scheduler.triggers import MEMORY_ERASED
+
+    async def run(parts: Any) -> Any:
+        where = await _cube(parts, cube)
+        erased = await parts.memories.forget(where, memory_id)
+        if erased is not None:
+            await parts.blocks.forget(where, erased)
+            await parts.triggers.fire(MEMORY_ERASED, where)
+        return erased
+
+    erased = _with_parts(session, run)
+    if erased is None:
+        _fail(f"there is no memory {memory_id}")
+    session.answer({"erased": erased}, lambda console: console.print(f"{len(erased)} erased."))
+
+
+def _show_memories(session: Session, found: list[Any]) -> None:
+    from proxy.memory_api import item
+
+    def show(console: Console) -> None:
+        for memory in found:
+            console.print(f"{memory.id}  {memory.kind.value:10} {memory.text[:100]}")
+
+    session.answer({"memories": [item(memory) for memory in found]}, show)
+
+
+async def _cube(parts: Any, named: str | None) -> str:
+    every = await parts.cubes.every()
+    if named:
+        if named not in [cube.id for cube in every]:
+            raise ConfigError(f"there is no cube {named}")
+        return named
+    if len(every) != 1:
+        known = ", ".join(cube.id for cube in every) or "none yet"
+        raise ConfigError(f"say which cube with --cube; there are: {known}")
+    return str(every[0].id)
+
+
+def _with_parts(session: Session, work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
+    from proxy import app, db
+
+    async def run() -> T:
+        parts = await app.assemble(session.config)
+        try:
+            return await work(parts)
+        finally:
+            await parts.close()
+
+    db.upgrade(session.config)
+    try:
+        return asyncio.run(run())
+    except ValueError as error:
+        _fail(str(error))
+
+
+# --- care -----------------------------------------------------------------------------------------------------------------
+
+
+@command(main, "doctor")
+@click.option("--rebuild", is_flag=True, help="Build every index anew from SQL.")
+def doctor(session: Session, rebuild: bool) -> None:
+    """Look for damage; an index that is damaged is built anew."""
+    from proxy import db, start
+
+    db.upgrade(session.config)
+    body = asyncio.run(start.examine(session.config, rebuild=rebuild))
+
+    def show(console: Console) -> None:
+        console.print(f"database: {body['database']}")
+        for cube in body["cubes"]:
+            console.print(f"  cube {cube['id']}: {cube['index']}")
+
+    session.answer(body, show)
+    if body["database"] != "ok":
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""Configuration: one YAML file, read once at the edge into frozen objects. Every key is in config.example.yaml."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import yaml
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message says which key and why."""
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class Server(_Section, frozen=True):
+    """Where the proxy listens."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+
+
+class UpstreamConfig(_Section, frozen=True):
+    """One provider. `models` are names or patterns with *; the first upstream that matches serves the request."""
+
+    name: str
+    kind: Literal["openai", "litellm", "llama"]
+    models: tuple[str, ...] = ("*",)
+    base_url: str = ""
+    api_key: str = ""
+    headers: dict[str, str] = {}
+    provider: str = ""  # litellm: "anthropic", "bedrock", "gemini" …
+    options: dict[str, Any] = {}  # litellm: further keyword arguments (aws_region_name …)
+    model_path: str = ""  # llama: a GGUF file; empty = the bundled SmolLM2-135M-Instruct
+    connect_timeout_s: float = 10.0
+    timeout_s: float = 600.0  # silence on an open answer
+    ca_file: str = ""
+
+
+class MemorySettings(_Section, frozen=True):
+    """How much memory goes into a request, and how long a request may wait for it."""
+
+    deadline_ms: int = 500
+    record_deadline_ms: int = 1000
+    recall_tokens: int = 1000
+    stable_tokens: int = 400
+    embedder: str = "all-MiniLM-L6-v2"
+    embedder_threads: int = 1
+
+
+class Extraction(_Section, frozen=True):
+    """The model that extracts memories; without one, rules do."""
+
+    model: str = ""
+    batch_turns: int = 8
+    debounce_s: float = 3.0
+
+
+class Limits(_Section, frozen=True):
+    """What a client may send."""
+
+    body_bytes: int = 64 * 1024 * 1024
+
+
+class ExecutorSettings(_Section, frozen=True):
+    """The process that runs jobs."""
+
+    concurrency: int = 4
+    poll_s: float = 0.25
+    sweep_s: float = 10.0
+    attempts: int = 5
+
+
+class EngineSettings(_Section, frozen=True):
+    """The process that runs local models; it listens on loopback only."""
+
+    port: int = 0  # 0: a free one, chosen by `memrelay serve`
+    slots: int = 4
+    context: int = 4096
+    threads: int = 2
+
+
+class Sessions(_Section, frozen=True):
+    """How requests are read. `task_markers` are further texts that mark a background call (title, tags …)."""
+
+    task_markers: tuple[str, ...] = ()
+    session_headers: tuple[str, ...] = (
+        "x-memory-session",
+        "x-openwebui-chat-id",
+        "x-librechat-conversation-id",
+    )
+    user_headers: tuple[str, ...] = ("x-memory-user", "x-openwebui-user-id", "x-librechat-user-id")
+
+
+class Logging(_Section, frozen=True):
+    """Log lines name ids and counts, never what people said."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(_Section, frozen=True):
+    """Everything that can be configured."""
+
+    data: str = "data"
+    database: str = ""  # empty: SQLite in the data folder
+    store: str = ""  # empty: LanceDB in the data folder
+    queue: str = ""  # empty: SQLite in the data folder
+    server: Server = Server()
+    upstreams: tuple[UpstreamConfig, ...] = ()
+    memory: MemorySettings = MemorySettings()
+    extraction: Extraction = Extraction()
+    limits: Limits = Limits()
+    executor: ExecutorSettings = ExecutorSettings()
+    engine: EngineSettings = EngineSettings()
+    sessions: Sessions = Sessions()
+    logging: Logging = Logging()
+    hooks: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """The data folder, absolute."""
+        return Path(self.data).expanduser().absolute()
+
+    @property
+    def database_url(self) -> str:
+        """The SQLAlchemy URL of the metadata database."""
+        return self.database or f"sqlite+aiosqlite:///{self.folder / 'memrelay.sqlite'}"
+
+    @property
+    def store_root(self) -> str:
+        """The absolute folder or object-store prefix of the index."""
+        return self.store or str(self.folder / "lance")
+
+    @property
+    def queue_url(self) -> str:
+        """The SQLAlchemy URL of the job queue's database."""
+        return self.queue or f"sqlite:///{self.folder / 'queue.sqlite'}"
+
+    @property
+    def local_model(self) -> UpstreamConfig | None:
+        """The upstream that the engine process serves, if there is one."""
+        return next((upstream for upstream in self.upstreams if upstream.kind == "llama"), None)
+
+
+def load(path: str | None, *, data: str | None = None, environment: Mapping[str, str] | None = None) -> Config:
+    """Read the file (none: all defaults). `data` overrides the file's data folder. Raises ConfigError."""
+    env = os.environ if environment is None else environment
+    raw: Any = {}
+    if path:
+        try:
+            raw = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError("the configuration must be a mapping of keys")
+    raw = _expand(raw, env, "")
+    if data:
+        raw["data"] = data
+    try:
+        config = msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error)) from error
+    if not config.upstreams:
+        config = msgspec.structs.replace(config, upstreams=(UpstreamConfig(name="local", kind="llama"),))
+    return _checked(config)
+
+
+def _checked(config: Config) -> Config:
+    names = [upstream.name for upstream in config.upstreams]
+    if len(set(names)) != len(names):
+        raise ConfigError("upstreams: every name may occur once")
+    if sum(upstream.kind == "llama" for upstream in config.upstreams) > 1:
+        raise ConfigError("upstreams: one upstream of kind llama is served per machine")
+    for upstream in config.upstreams:
+        where = f"upstreams.{upstream.name}"
+        if upstream.kind == "openai" and not upstream.base_url.startswith(("http://", "https://")):
+            raise ConfigError(f"{where}.base_url: an http(s) URL is needed, such as https://api.openai.com/v1")
+        if upstream.kind == "litellm" and not upstream.provider:
+            raise ConfigError(f"{where}.provider: which provider litellm shall call, such as anthropic")
+    return config
+
+
+def _expand(value: Any, env: Mapping[str, str], where: str) -> Any:
+    """Put environment variables in: `${NAME}` must be set, `${NAME:-default}` need not."""
+    if isinstance(value, dict):
+        return {key: _expand(inner, env, f"{where}.{key}".lstrip(".")) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_expand(inner, env, f"{where}[{i}]") for i, inner in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def put(match: re.Match[str]) -> str:
+        name, default = match.group(1), match.group(2)
+        if name in env:
+            return env[name]
+        if default is None:
+            raise ConfigError(f"{where}: the environment variable {name} is not set")
+        return default
+
+    return _VARIABLE.sub(put, value)

@@ -1,0 +1,120 @@
+"""The program's own tables (principals, keys, sessions, injected blocks, audit) and bringing the database up to date."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import secrets
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from sqlalchemy import Column, Float, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from memory.sql import Database
+from proxy.config import Config
+
+metadata = MetaData()
+
+principals = Table(
+    "principals",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("principal", String, sa.ForeignKey("principals.id"), nullable=False),
+    Column("name", String, nullable=False),
+    Column("digest", String, nullable=False, unique=True),  # SHA-256 of the key; the key itself is never stored
+    Column("display", String, nullable=False),  # "sk-mem-abcd…wxyz"
+    Column("scopes", sa.JSON, nullable=False),
+    Column("models", sa.JSON),  # allow-list of model name patterns; null = all
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float),
+    Column("revoked_at", Float),
+    Column("replaces", String),
+    Index("keys_principal", "principal"),
+)
+
+sessions = Table(  # the stable block with which a session began
+    "sessions",
+    metadata,
+    Column("cube", String, primary_key=True),
+    Column("session", String, primary_key=True),
+    Column("started_at", Float, nullable=False),
+    Column("stable", Text, nullable=False),
+    Column("memories", sa.JSON, nullable=False),
+    Column("rev", Integer, nullable=False),
+)
+
+blocks = Table(  # what was injected at which place, to be put there again byte for byte
+    "blocks",
+    metadata,
+    Column("cube", String, primary_key=True),
+    Column("anchor", String, primary_key=True),
+    Column("session", String, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("recall", Text, nullable=False),
+    Column("memories", sa.JSON, nullable=False),
+    Index("blocks_session", "cube", "session"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("principal", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("target", String, nullable=False),
+    Index("audit_at", "at"),
+)
+
+settings = Table(  # what all processes of an installation share
+    "settings",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+
+def open_database(config: Config) -> Database:
+    """The metadata database. Its tables must be there (see `upgrade`)."""
+    return Database(config.database_url)
+
+
+def upgrade(config: Config) -> None:
+    """Make or migrate every table; safe when several processes start at once."""
+    config.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (config.folder / ".upgrade.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        settings = AlembicConfig()
+        settings.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        settings.attributes["url"] = config.database_url
+        command.upgrade(settings, "head")
+
+
+async def shared_secret(database: Database) -> bytes:
+    """The installation's secret, made at the first call; 32 bytes."""
+
+    async def work(connection: AsyncConnection) -> str:
+        known = (await connection.execute(sa.select(settings.c.value).where(settings.c.name == "secret"))).first()
+        if known is not None:
+            return str(known[0])
+        made = secrets.token_hex(32)
+        await connection.execute(sa.insert(settings).values(name="secret", value=made))
+        return made
+
+    return bytes.fromhex(await database.write(work))
+
+
+async def upgrade_async(config: Config) -> None:
+    """`upgrade` off the event loop."""
+    await asyncio.to_thread(upgrade, config)

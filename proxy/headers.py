@@ -1,0 +1,32 @@
+"""Which headers travel on. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+# one hop only (RFC 9110 §7.6.1), or made anew by whoever sends the next message
+_HOP = frozenset(
+    {
+        "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
+        "transfer-encoding", "upgrade",
+    }
+)  # fmt: skip
+_NOT_UPSTREAM = _HOP | {
+    "host", "content-length", "content-encoding", "accept-encoding", "expect", "authorization", "x-api-key", "cookie",
+}  # fmt: skip
+_NOT_CLIENT = _HOP | {"content-length", "date", "server", "set-cookie"}
+
+
+def to_upstream(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    """A client's headers without our credentials, our own switches and hop-by-hop ones."""
+    plain = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers)
+    return [(name, value) for name, value in plain if name not in _NOT_UPSTREAM and not name.startswith("x-memory")]
+
+
+def to_client(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """An upstream's headers without hop-by-hop ones and its length, which the server sets."""
+    return [
+        (name.lower().encode("latin-1", "replace"), value.encode("latin-1", "replace"))
+        for name, value in headers
+        if name.lower() not in _NOT_CLIENT
+    ]

@@ -1,0 +1,301 @@
+"""The Memory API: list, get, add, change, delete, search, history, jobs. Each key sees its own cube and nothing else."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from memory.memories import Memories
+from memory.retrieve import Question, Retriever
+from memory.types import Hit, Kind, Memory, Status, Trust
+from proxy import bodies
+from proxy.auth import Auth, Principal, cube_of
+from proxy.blocks import Blocks
+from proxy.config import Sessions
+from proxy.errors import BadRequest, Conflict, NotFound, Unavailable
+from scheduler.jobs import Job, JobQueue, QueueError
+from scheduler.triggers import MEMORY_ERASED, MEMORY_WRITTEN, Triggers
+
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "text": (str,),
+    "kind": (str,),
+    "entities": (list,),
+    "tags": (list,),
+    "event_time": (int, float, type(None)),
+    "event_end": (int, float, type(None)),
+    "importance": (int, float),
+    "pinned": (bool,),
+    "attributes": (dict, type(None)),
+}
+_LONGEST = 100_000  # characters of a memory's text
+
+
+class MemoryApi:
+    """The endpoints below /v1/memory. Each raises ApiError or DatabaseError, which the app turns into answers."""
+
+    def __init__(
+        self,
+        *,
+        auth: Auth,
+        memories: Memories,
+        retriever: Retriever,
+        blocks: Blocks,
+        queue: JobQueue,
+        triggers: Triggers,
+        settings: Sessions,
+        most: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._auth = auth
+        self._memories = memories
+        self._retriever = retriever
+        self._blocks = blocks
+        self._queue = queue
+        self._triggers = triggers
+        self._settings = settings
+        self._most = most
+        self._clock = clock
+
+    async def items(self, request: Request) -> Response:
+        """`GET /v1/memory/items` (newest first) and `POST` (add one)."""
+        if request.method == "POST":
+            return await self._add(request)
+        _, cube = await self._who(request, "memory:read")
+        query = request.query_params
+        limit = _number(query.get("limit", "50"), "limit", 1, 500)
+        statuses = () if query.get("status") == "all" else (_status(query.get("status", "active")),)
+        found = await self._memories.page(
+            cube,
+            kinds=[_kind(name) for name in query.get("kind", "").split(",") if name],
+            statuses=[status for status in statuses or Status if status is not Status.DELETED],
+            tag=query.get("tag"),
+            entity=query.get("entity"),
+            after=_cursor(query["after"]) if query.get("after") else None,
+            limit=limit + 1,
+        )
+        shown = found[:limit]
+        following = _cursor_of(shown[-1]) if len(found) > limit else None
+        body = {
+            "object": "list",
+            "data": [item(m) for m in shown],
+            "has_more": following is not None,
+            "next": following,
+        }
+        return _json(body)
+
+    async def _add(self, request: Request) -> Response:
+        principal, cube = await self._who(request, "memory:write")
+        given = _fields(await self._body(request))
+        if not str(given.get("text", "")).strip():
+            raise BadRequest("text must not be empty", param="text")
+        now = self._clock()
+        kind = given.pop("kind", Kind.FACT)
+        if kind is Kind.EPISODE:
+            raise BadRequest("episodes are recorded from chats; add a fact or another kind", param="kind")
+        memory = Memory(
+            id=str(uuid.uuid4()),
+            cube=cube,
+            kind=kind,
+            message_time=now,
+            created_at=now,
+            valid_from=now,
+            trust=Trust.USER,
+            **given,
+        )
+        stored = await self._memories.add(memory, principal.id)
+        await self._triggers.fire(MEMORY_WRITTEN, cube)
+        return _json({"id": stored.id, "state": "stored", "item": item(stored)}, 201)
+
+    async def item(self, request: Request) -> Response:
+        """`GET`, `PATCH` and `DELETE /v1/memory/items/{id}`."""
+        scope = "memory:read" if request.method == "GET" else "memory:write"
+        _, cube = await self._who(request, scope)
+        wanted = request.path_params["id"]
+        if request.method == "DELETE":
+            erased = await self._memories.forget(cube, wanted)
+            if erased is None:
+                raise NotFound(f"there is no memory {wanted[:64]!r}")
+            await self._blocks.forget(cube, erased)
+            await self._triggers.fire(MEMORY_ERASED, cube)
+            return _json({"id": wanted, "object": "memory.deleted", "deleted": True, "erased": erased})
+        if request.method == "PATCH":
+            changed = await self._memories.change(cube, wanted, _fields(await self._body(request)))
+            if changed is None:
+                raise NotFound(f"there is no memory {wanted[:64]!r}")
+            await self._triggers.fire(MEMORY_WRITTEN, cube)
+            return _json({"id": changed.id, "state": "stored", "item": item(changed)})
+        found = await self._memories.get(cube, wanted)
+        if found is None:
+            raise NotFound(f"there is no memory {wanted[:64]!r}")
+        return _json(item(found))
+
+    async def history(self, request: Request) -> Response:
+        """`GET /v1/memory/items/{id}/history`, oldest first."""
+        _, cube = await self._who(request, "memory:read")
+        wanted = request.path_params["id"]
+        if await self._memories.get(cube, wanted) is None:
+            raise NotFound(f"there is no memory {wanted[:64]!r}")
+        changes = [asdict(change) for change in await self._memories.history(cube, wanted)]
+        return _json({"object": "list", "data": changes, "has_more": False, "next": None})
+
+    async def search(self, request: Request) -> Response:
+        """`POST /v1/memory/search`: {query, limit?, kinds?, tag?, since?, until?}."""
+        _, cube = await self._who(request, "memory:read")
+        body = await self._body(request)
+        query = body.get("query")
+        if not isinstance(query, str) or not query.strip():
+            raise BadRequest("query must be a text", param="query")
+        kinds = body.get("kinds", [])
+        if not isinstance(kinds, list):
+            raise BadRequest("kinds must be a list", param="kinds")
+        for name in ("since", "until"):
+            if not isinstance(body.get(name), int | float | type(None)):
+                raise BadRequest(f"{name} must be seconds since the epoch", param=name)
+        question = Question(
+            text=query,
+            now=self._clock(),
+            limit=_number(body.get("limit", 10), "limit", 1, 100),
+            kinds=[_kind(str(kind)) for kind in kinds],
+            since=body.get("since"),
+            until=body.get("until"),
+            tag=body.get("tag"),
+        )
+        result = await self._retriever.retrieve(cube, question)
+        data = [hit(found) for found in result.hits]
+        return _json({"object": "list", "data": data, "has_more": False, "next": None, "degraded": result.degraded})
+
+    async def jobs(self, request: Request) -> Response:
+        """`GET /v1/memory/jobs`, newest first."""
+        _, cube = await self._who(request, "memory:read")
+        limit = _number(request.query_params.get("limit", "50"), "limit", 1, 500)
+        state = request.query_params.get("state")
+        try:
+            found = await self._queue.jobs(cube, states=(state,) if state else (), limit=limit)
+        except QueueError as error:
+            raise Unavailable("the job queue cannot be reached at the moment") from error
+        return _json({"object": "list", "data": [asdict(job) for job in found], "has_more": False, "next": None})
+
+    async def job(self, request: Request) -> Response:
+        """`GET /v1/memory/jobs/{id}`, `POST /v1/memory/jobs/{id}/retry` and `…/cancel`."""
+        _, cube = await self._who(request, "memory:read" if request.method == "GET" else "memory:write")
+        wanted, _, action = request.path_params["id"].partition("/")
+        try:
+            found: Job | None = await self._queue.get(wanted)
+            if found is None or found.cube != cube:
+                raise NotFound(f"there is no job {wanted[:100]!r}")
+            if request.method == "GET" and not action:
+                return _json(asdict(found))
+            if request.method == "POST" and action == "retry":
+                again = await self._queue.retry(wanted)
+                if again is None:
+                    raise Conflict(f"a job that is {found.state} cannot be retried")
+                return _json({"id": again, "state": "waiting"})
+            if request.method == "POST" and action == "cancel":
+                if not await self._queue.cancel(wanted):
+                    raise Conflict(f"a job that is {found.state} cannot be cancelled")
+                return _json({"id": wanted, "state": "cancelled"})
+        except QueueError as error:
+            raise Unavailable("the job queue cannot be reached at the moment") from error
+        raise NotFound("there is no such route")
+
+    async def _who(self, request: Request, scope: str) -> tuple[Principal, str]:
+        principal = await self._auth.principal(request.headers)
+        principal.require(scope)
+        plain = {name.lower(): value for name, value in request.headers.items()}
+        return principal, cube_of(principal, plain, {}, self._settings.user_headers)
+
+    async def _body(self, request: Request) -> dict[str, Any]:
+        sent = await bodies.read(request.receive, self._most, request.headers.get("content-length"))
+        return bodies.parse(bodies.decode(sent, request.headers.get("content-encoding", ""), self._most))
+
+
+def item(memory: Memory) -> dict[str, Any]:
+    """A memory as the API shows it; times are seconds since the epoch (UTC)."""
+    shown = asdict(memory)
+    shown.pop("rev")
+    return {"object": "memory", **shown}
+
+
+def hit(found: Hit) -> dict[str, Any]:
+    """A memory with why it was found."""
+    return item(found.memory) | {
+        "score": round(found.score, 4),
+        "side": found.side,
+        "why": found.why,
+        "passage": found.passage,
+    }
+
+
+def _fields(body: dict[str, Any]) -> dict[str, Any]:
+    """The editable fields of a request, checked."""
+    out: dict[str, Any] = {}
+    for name, value in body.items():
+        if name not in _FIELDS:
+            raise BadRequest(
+                f"unknown or read-only field {name[:64]!r}; there are {', '.join(_FIELDS)}", param=name[:64]
+            )
+        if not isinstance(value, _FIELDS[name]) or (isinstance(value, bool) and bool not in _FIELDS[name]):
+            raise BadRequest(f"{name} has the wrong type", param=name, code="invalid_type")
+        out[name] = value
+    for name in ("entities", "tags"):
+        if name in out:
+            if not all(isinstance(entry, str) for entry in out[name]):
+                raise BadRequest(f"{name} must be a list of texts", param=name, code="invalid_type")
+            out[name] = tuple(out[name])
+    if "kind" in out:
+        out["kind"] = _kind(out["kind"])
+    if len(out.get("text", "")) > _LONGEST:
+        raise BadRequest(f"text is longer than {_LONGEST} characters", param="text")
+    if "text" in out and not out["text"].strip():
+        raise BadRequest("text must not be empty", param="text")
+    return out
+
+
+def _kind(name: str) -> Kind:
+    try:
+        return Kind(name)
+    except ValueError:
+        raise BadRequest(f"unknown kind {name[:64]!r}; there are {', '.join(Kind)}", param="kind") from None
+
+
+def _status(name: str) -> Status:
+    try:
+        return Status(name)
+    except ValueError:
+        raise BadRequest(
+            f"unknown status {name[:64]!r}; there are {', '.join(Status)} and all", param="status"
+        ) from None
+
+
+def _number(value: Any, name: str, low: int, high: int) -> int:
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        raise BadRequest(f"{name} must be a number", param=name, code="invalid_type") from None
+    if not low <= number <= high:
+        raise BadRequest(f"{name} must lie between {low} and {high}", param=name)
+    return number
+
+
+def _cursor_of(memory: Memory) -> str:
+    return base64.urlsafe_b64encode(json.dumps([memory.created_at, memory.id]).encode()).decode()
+
+
+def _cursor(text: str) -> tuple[float, str]:
+    try:
+        at, memory = json.loads(base64.urlsafe_b64decode(text.encode()))
+        return float(at), str(memory)
+    except (ValueError, TypeError):
+        raise BadRequest("after must be the `next` of an earlier answer", param="after") from None
+
+
+def _json(body: Any, status: int = 200) -> Response:
+    return Response(json.dumps(body, ensure_ascii=False), status, media_type="application/json")

@@ -1,0 +1,324 @@
+"""Memory as a hook: before a chat, what is known goes into it; after it, what was said is written down.
+
+The way of a request: whose cube and which session → what stood in earlier turns is put there again → memories are retrieved
+under a deadline → blocks are spliced in. The way of an answer: the turn is made durable → the working set learns it →
+a trigger fires. Whatever fails, the chat goes on without memory and the response says `x-memory-state: degraded:<reason>`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from memory.cube import Cubes
+from memory.memories import Memories
+from memory.redact import redact
+from memory.retrieve import Question, Retriever
+from memory.sql import DatabaseError
+from memory.turns import Place, TurnLog
+from memory.types import Memory, Turn, stable_id
+from memory.words import tokens
+from proxy import fence, inject, sessions
+from proxy.auth import cube_of
+from proxy.blocks import Begun, Blocks, Recalled, Spawn
+from proxy.config import MemorySettings, Sessions
+from proxy.errors import BadRequest
+from proxy.hooks import Exchange, Hook
+from proxy.metrics import Metrics
+from proxy.sessions import Conversation
+from proxy.splice import CannotSplice
+from scheduler.executor import where
+from scheduler.triggers import INDEX_BROKEN, TURN_FINISHED, Triggers
+
+log = logging.getLogger(__name__)
+MODES = ("on", "off", "read", "write")
+_LONGEST_QUESTION = 4000  # characters; of a longer message its end is asked, where questions stand
+_RETRIES_S = (0.5, 1, 2, 5, 10, 30, 60, 120, 300)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Where a chat stands: its cube, its session, and what may be done with memory."""
+
+    cube: str
+    session: str
+    named: bool  # the client named the session
+    conversation: Conversation
+    reads: bool
+    writes: bool
+    old: Mapping[str, Recalled]
+
+
+class Remember(Hook):
+    """The memory hook. One per proxy."""
+
+    def __init__(
+        self,
+        *,
+        settings: MemorySettings,
+        reading: Sessions,
+        secret: bytes,
+        cubes: Cubes,
+        turns: TurnLog,
+        memories: Memories,
+        retriever: Retriever,
+        blocks: Blocks,
+        triggers: Triggers,
+        metrics: Metrics,
+        spawn: Spawn,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._reading = reading
+        self._secret = secret
+        self._cubes = cubes
+        self._turns = turns
+        self._memories = memories
+        self._retriever = retriever
+        self._blocks = blocks
+        self._triggers = triggers
+        self._metrics = metrics
+        self._spawn = spawn
+        self._clock = clock
+
+    # --- before ---------------------------------------------------------------------------------------------------------
+
+    async def on_request(self, exchange: Exchange) -> None:
+        """Inject what is known. Never fails a chat; raises BadRequest for an X-Memory that means nothing."""
+        started = time.perf_counter()
+        mode = exchange.headers.get("x-memory", "on").strip().lower() or "on"
+        if mode not in MODES:
+            raise BadRequest(f"X-Memory must be one of {', '.join(MODES)}", param="X-Memory")
+        conversation = None
+        if mode != "off" and not sessions.is_task(exchange.body, exchange.headers, self._reading.task_markers):
+            conversation = sessions.read(exchange.messages)
+        state = "off"
+        if conversation is not None:
+            state = await self._guarded(exchange, conversation, mode)
+        exchange.response_headers["x-memory-state"] = state
+        exchange.response_headers["x-memory-ms"] = f"{(time.perf_counter() - started) * 1000:.1f}"
+        self._metrics.memory.labels(state.partition(":")[0]).inc()
+        self._metrics.retrieval.observe(time.perf_counter() - started)
+
+    async def _guarded(self, exchange: Exchange, conversation: Conversation, mode: str) -> str:
+        """Find the scene and inject, under the deadline; returns the state."""
+        try:
+            async with asyncio.timeout(self._settings.deadline_ms / 1000):
+                scene = await self._scene(exchange, conversation, mode)
+                exchange.notes["scene"] = scene
+                return await self._inject(exchange, scene) if scene.reads else "empty"
+        except TimeoutError:
+            reason = "deadline"
+        except DatabaseError as error:
+            reason = f"database {error}".replace(" ", "_")
+        except CannotSplice:
+            return "empty"
+        except Exception as error:  # memory's fault is not the chat's
+            log.error("memory failed for %s: %s\n%s", exchange.id, type(error).__name__, where(error))
+            reason = "error"
+        log.warning("chat %s goes on without memory: %s", exchange.id, reason)
+        if "scene" not in exchange.notes:
+            exchange.notes["scene"] = self._blind_scene(exchange, conversation, mode)
+        return f"degraded:{reason}"
+
+    async def _scene(self, exchange: Exchange, conversation: Conversation, mode: str) -> Scene:
+        cube = self._cube(exchange)
+        named = self._named_session(exchange)
+        salt = named or ""
+        old = await self._blocks.at(cube, [stable_id(salt, anchor) for _, anchor in conversation.anchors])
+        session = stable_id(cube, "session", named) if named else ""
+        if not session and conversation.position:
+            session = await self._turns.session_at(cube, conversation.position) or ""
+        if not session and conversation.later_round:
+            known = old.get(stable_id(salt, conversation.anchor))
+            session = known.session if known else ""
+        return self._make_scene(exchange, conversation, mode, cube, session or str(uuid.uuid4()), named, old)
+
+    def _blind_scene(self, exchange: Exchange, conversation: Conversation, mode: str) -> Scene:
+        """What can be said without the database, so that the turn can still be recorded when it comes back."""
+        cube, named = self._cube(exchange), self._named_session(exchange)
+        session = stable_id(cube, "session", named) if named else str(uuid.uuid4())
+        return self._make_scene(exchange, conversation, mode, cube, session, named, {})
+
+    def _make_scene(
+        self,
+        exchange: Exchange,
+        conversation: Conversation,
+        mode: str,
+        cube: str,
+        session: str,
+        named: str,
+        old: Mapping[str, Recalled],
+    ) -> Scene:
+        passing = named.startswith(("temporary:", "local:", "channel:"))  # not to be stored; a channel has many users
+        scopes = exchange.principal.scopes
+        return Scene(
+            cube=cube,
+            session=session,
+            named=bool(named),
+            conversation=conversation,
+            reads=mode in ("on", "read") and "memory:read" in scopes and not named.startswith("channel:"),
+            writes=mode in ("on", "write") and "memory:write" in scopes and not passing,
+            old=old,
+        )
+
+    def _cube(self, exchange: Exchange) -> str:
+        return cube_of(exchange.principal, exchange.headers, exchange.body, self._reading.user_headers)
+
+    def _named_session(self, exchange: Exchange) -> str:
+        headers = exchange.headers
+        return next((headers[n].strip()[:512] for n in self._reading.session_headers if headers.get(n, "").strip()), "")
+
+    async def _inject(self, exchange: Exchange, scene: Scene) -> str:
+        conversation = scene.conversation
+        mark = fence.nonce(self._secret, scene.cube, scene.session)
+        named = self._named_session(exchange)
+        recalls: dict[int, str] = {}
+        for index, anchor in conversation.anchors:
+            known = scene.old.get(stable_id(named, anchor))
+            if known is not None:
+                recalls[index] = known.recall
+        begun = await self._begin(scene, mark)
+        degraded = None
+        now = scene.old.get(stable_id(named, conversation.anchor)) if conversation.later_round else None
+        if conversation.later_round:  # the same block in every round of a turn, also when there was none
+            recalls[conversation.asks] = now.recall if now else ""
+            shown: tuple[str, ...] = now.memories if now else ()
+        else:
+            block, degraded = await self._recall(exchange, scene, begun, mark)
+            recalls[conversation.asks] = block.text
+            shown = block.memories
+            if block.text or exchange.body.get("tools") or stable_id(named, conversation.anchor) in scene.old:
+                anchor = stable_id(named, conversation.anchor)
+                self._blocks.keep(scene.cube, Recalled(anchor, scene.session, self._clock(), block.text, shown))
+        exchange.edit(inject.edits(exchange.messages, begun.stable, recalls))
+        ids = tuple(dict.fromkeys((*begun.memories, *shown)))
+        if ids:
+            exchange.response_headers["x-memory-ids"] = ",".join(ids[:100])
+        cost = tokens(begun.stable) + sum(tokens(text) for text in recalls.values())
+        exchange.response_headers["x-memory-tokens"] = str(cost)
+        if degraded:
+            self._spawn(self._triggers.fire(INDEX_BROKEN, scene.cube))
+            return f"degraded:{degraded}"
+        return "hit" if ids else "empty"
+
+    async def _begin(self, scene: Scene, mark: str) -> Begun:
+        """The stable block that the session began with; for a new session, what it shall be."""
+        begun = await self._blocks.begun(scene.cube, scene.session)
+        if begun is None:
+            cube = await self._cubes.get(scene.cube)
+            standing = await self._memories.standing(scene.cube, inject.STANDING) if cube else []
+            block = inject.stable_block(standing, mark, self._settings.stable_tokens)
+            begun = Begun(scene.session, block.text, block.memories, cube.rev if cube else 0)
+            if cube is not None:
+                self._blocks.begin(scene.cube, begun, self._clock())
+        return begun
+
+    async def _recall(
+        self, exchange: Exchange, scene: Scene, begun: Begun, mark: str
+    ) -> tuple[inject.Block, str | None]:
+        conversation = scene.conversation
+        question = Question(
+            text=conversation.text[-_LONGEST_QUESTION:], now=exchange.received_at, seen=conversation.seen
+        )
+        result = await self._retriever.retrieve(scene.cube, question)
+        hits = [hit for hit in result.hits if hit.memory.id not in begun.memories]
+        changed = await self._changed(scene, begun)
+        return inject.recall_block(hits, changed, mark, self._settings.recall_tokens), result.degraded
+
+    async def _changed(self, scene: Scene, begun: Begun) -> list[Memory]:
+        """Standing memories that other sessions have learned since this one began."""
+        cube = await self._cubes.get(scene.cube)
+        if cube is None or cube.rev == begun.rev:
+            return []
+        standing = await self._memories.standing(scene.cube, inject.STANDING)
+        return [
+            memory
+            for memory in standing
+            if memory.rev > begun.rev
+            and memory.id not in begun.memories
+            and all(source.session != scene.session for source in memory.sources)
+        ]
+
+    # --- after ----------------------------------------------------------------------------------------------------------
+
+    async def on_response(self, exchange: Exchange) -> None:
+        """Write the turn down; returns when it is durable, or when waiting longer would keep the client."""
+        turn = self._turn(exchange)
+        if turn is None:
+            return
+        started = time.perf_counter()
+        recording = asyncio.ensure_future(self._record(exchange, turn))
+        self._spawn(_finish(recording))
+        done, _ = await asyncio.wait({recording}, timeout=self._settings.record_deadline_ms / 1000)
+        self._metrics.recording.observe(time.perf_counter() - started)
+        if not done:
+            log.warning("turn of %s is not durable yet; it stays queued", exchange.id)
+            self._metrics.recorded.labels("late").inc()
+
+    async def on_error(self, exchange: Exchange, error: BaseException) -> None:
+        """A client that hung up had asked and been answered in part: that is remembered, a failed call is not."""
+        if exchange.answer is not None and exchange.answer.text:
+            await self.on_response(exchange)
+
+    def _turn(self, exchange: Exchange) -> tuple[Turn, Place] | None:
+        scene, answer = exchange.notes.get("scene"), exchange.answer
+        if not isinstance(scene, Scene) or not scene.writes or answer is None or not answer.final:
+            return None
+        conversation = scene.conversation
+        text = _storable(conversation.text)
+        said = _storable(fence.strip(conversation.prefill + answer.text))
+        if not text or (not said and not answer.complete):
+            return None
+        session = scene.session if scene.named else ""
+        turn = Turn(
+            id="",
+            cube=scene.cube,
+            session=scene.session,
+            key=stable_id(session, conversation.position, text),
+            user_text=redact(text),
+            assistant_text=redact(sessions.spoken({"role": "assistant", "content": said})),
+            said_at=exchange.received_at,
+            answered_at=self._clock(),
+            model=exchange.model[:200],
+            speaker=_storable(conversation.speaker)[:100],
+            complete=answer.complete,
+            request_id=exchange.id,
+        )
+        return turn, Place(conversation.position, conversation.tail(said), scene.named)
+
+    async def _record(self, exchange: Exchange, turn: tuple[Turn, Place]) -> None:
+        for attempt, pause in enumerate((*_RETRIES_S, None), 1):
+            try:
+                await self._turns.record(*turn, owner=exchange.principal.id)
+                break
+            except DatabaseError as error:
+                if pause is None:
+                    log.error("turn of %s was lost after %d attempts: %s", exchange.id, attempt, error)
+                    self._metrics.recorded.labels("lost").inc()
+                    return
+                log.warning("turn of %s not written yet (%s)", exchange.id, error)
+                await asyncio.sleep(pause)
+        self._metrics.recorded.labels("stored").inc()
+        self._spawn(self._follow(turn[0].cube))
+
+    async def _follow(self, cube: str) -> None:
+        await self._triggers.fire(TURN_FINISHED, cube)
+        try:
+            await self._retriever.warm(cube)
+        except DatabaseError as error:
+            log.warning("working set of cube %s: %s", cube, error)
+
+
+async def _finish(recording: asyncio.Future[None]) -> None:
+    """Hold on to a recording until it is through."""
+    await recording
+
+
+def _storable(text: str) -> str:
+    """Text that every database takes: no lone surrogates, no NUL."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\x00", "").strip()

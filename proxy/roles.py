@@ -1,0 +1,113 @@
+"""The three processes, each as a coroutine that runs until it is told to stop: proxy, executor, engine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from memory import embed
+from memory.cube import Cubes
+from memory.extract import LlmExtractor
+from memory.index import Index
+from memory.organise import Organiser
+from memory.store import Store
+from memory.turns import TurnLog
+from proxy import app, db
+from proxy.config import Config, ConfigError
+from proxy.tasks import Sweep, Work
+from proxy.upstreams import routing
+from proxy.upstreams.model import UpstreamModel
+from scheduler.executor import Executor
+from scheduler.queue import DbosQueue
+
+if TYPE_CHECKING:
+    from memory.engine import EngineSettings
+
+log = logging.getLogger(__name__)
+
+
+async def proxy(config: Config, engine_port: int) -> None:
+    """Serve HTTP."""
+    settings = uvicorn.Config(
+        app.build(config, engine_port=engine_port),
+        host=config.server.host,
+        port=config.server.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=20,
+    )
+    await uvicorn.Server(settings).serve()
+
+
+async def executor(config: Config, engine_port: int) -> None:
+    """Run jobs."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    database = db.open_database(config)
+    embedder = await asyncio.to_thread(
+        embed.make, config.memory.embedder, config.folder / "models", threads=config.memory.embedder_threads
+    )
+    routes = routing.make(config, engine_port)
+    queue = DbosQueue(config.queue_url)
+    model = UpstreamModel(routes, config.extraction.model) if config.extraction.model else None
+    work = Work(
+        database=database,
+        cubes=Cubes(database),
+        turns=TurnLog(database),
+        organiser=Organiser(database, embedder),
+        index=Index(database, Store(config.store_root), embedder),
+        extractor=LlmExtractor(model) if model else None,
+        batch=config.extraction.batch_turns if model else 100,
+    )
+    runs = Executor(
+        config.queue_url,
+        work.tasks(config.executor.attempts),
+        concurrency=config.executor.concurrency,
+        poll_s=config.executor.poll_s,
+        beat=Sweep(work, queue),
+        beat_s=config.executor.sweep_s,
+    )
+    try:
+        await runs.run(stop)
+    finally:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(max_workers=4))
+        await routes.close()
+        await queue.close()
+        await database.close()
+
+
+async def engine(config: Config, port: int) -> None:
+    """Serve the local model on loopback."""
+    try:
+        from proxy import engine_app
+    except ImportError as error:
+        raise ConfigError("local models need the extra: pip install 'memrelay[local]'") from error
+    await engine_app.serve(_engine_settings(config), "127.0.0.1", port)
+
+
+def _engine_settings(config: Config) -> EngineSettings:
+    from memory.engine import EngineSettings, bundled_model
+
+    upstream = config.local_model
+    if upstream is None:
+        raise ConfigError("no upstream of kind llama is configured")
+    path = Path(upstream.model_path).expanduser() if upstream.model_path else bundled_model()
+    return EngineSettings(
+        model_path=path,
+        model_name=upstream.models[0] if upstream.models and "*" not in upstream.models[0] else path.stem,
+        slots=config.engine.slots,
+        context=config.engine.context,
+        threads=config.engine.threads,
+    )

@@ -1,0 +1,126 @@
+"""The tasks: which function a job runs. The one place where jobs and memory meet."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from memory.cube import Cubes
+from memory.extract import ExtractionFailed, LlmExtractor, rules
+from memory.index import Index
+from memory.models import ChatModelError
+from memory.organise import Organised, Organiser
+from memory.sql import Database
+from memory.turns import TurnLog
+from memory.types import Candidate, Turn
+from scheduler.jobs import Arguments, JobQueue, QueueError, Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the tasks work with; made by the executor process."""
+
+    database: Database
+    cubes: Cubes
+    turns: TurnLog
+    organiser: Organiser
+    index: Index
+    extractor: LlmExtractor | None
+    batch: int
+    clock: Callable[[], float] = time.time
+
+    async def learn(self, cube: str, _: Arguments) -> dict[str, Any]:
+        """Extract from every turn that waits, organise, and bring the index up to date."""
+        turns = added = skipped = superseded = 0
+        mode = "rules"
+        while waiting := await self.turns.unextracted(cube, self.batch):
+            candidates, mode = await self._extract(waiting)
+            done: Organised = await self.organiser.organise(cube, waiting, candidates, self.clock())
+            turns += len(waiting)
+            added, skipped, superseded = added + done.added, skipped + done.skipped, superseded + done.superseded
+        indexed = await self.index.catch_up(cube)
+        return {
+            "turns": turns,
+            "added": added,
+            "skipped": skipped,
+            "superseded": superseded,
+            "extraction": mode,
+            "pieces": indexed.pieces,
+        }
+
+    async def _extract(self, turns: Sequence[Turn]) -> tuple[list[Candidate], str]:
+        if self.extractor is not None:
+            try:
+                extraction = await self.extractor.extract(turns)
+                return list(extraction.candidates), extraction.mode
+            except (ChatModelError, ExtractionFailed) as error:
+                # nothing is lost: the words are in the turn log, and the rules' result stands
+                log.warning("extraction model failed (%s): rules instead", type(error).__name__)
+        found = [candidate for turn in turns for candidate in rules.extract(turn)]
+        return found, "rules" if self.extractor is None else "rules after a failed model"
+
+    async def bring_index_up(self, cube: str, _: Arguments) -> dict[str, Any]:
+        """Index what was written by other ways than a chat."""
+        done = await self.index.catch_up(cube)
+        return {"action": done.action, "pieces": done.pieces}
+
+    async def erase(self, cube: str, _: Arguments) -> dict[str, Any]:
+        """After a memory was erased from SQL: build the index anew without it, and leave no bytes in the database."""
+        done = await self.index.rebuild(cube)
+        clean = await self.database.vacuum()
+        return {"action": done.action, "pieces": done.pieces, "vacuumed": clean}
+
+    async def rebuild(self, cube: str, arguments: Arguments) -> dict[str, Any]:
+        """Build the index anew if it does not hold what SQL says, or in any case with {"force": "yes"}."""
+        fault = "asked for" if arguments.get("force") == "yes" else await self.index.verify(cube)
+        if fault is None:
+            return {"action": "nothing"}
+        log.warning("index of cube %s: %s; building it anew", cube, fault)
+        done = await self.index.rebuild(cube)
+        return {"action": done.action, "pieces": done.pieces}
+
+    def tasks(self, attempts: int) -> list[Task]:
+        """All of them."""
+        return [
+            Task("learn", self.learn, attempts),
+            Task("index", self.bring_index_up, attempts),
+            Task("erase", self.erase, attempts),
+            Task("rebuild", self.rebuild, attempts),
+        ]
+
+
+class Sweep:
+    """The clock trigger: finds work that no event has announced (a crash between a commit and its trigger, another
+    process's write) and, once after the start, damage to any index."""
+
+    def __init__(self, work: Work, queue: JobQueue) -> None:
+        self._work = work
+        self._queue = queue
+        self._verified = False
+        self._purged_at = 0.0
+
+    async def __call__(self) -> None:
+        """One round."""
+        try:
+            for cube in await self._work.turns.waiting():
+                await self._queue.put("learn", cube, priority=6)
+            for info in await self._work.cubes.every():
+                if not self._verified and info.generation:
+                    await self._queue.put("rebuild", info.id, priority=4)
+                elif info.rev != info.indexed_rev or info.embedder != self._work.index.embedder_id:
+                    await self._queue.put("index", info.id, priority=7)
+            self._verified = True
+            await self._purge()
+        except QueueError as error:
+            log.warning("sweep: the queue is not reachable (%s)", error)
+
+    async def _purge(self) -> None:
+        now = self._work.clock()
+        if now - self._purged_at > 3600:
+            self._purged_at = now
+            await self._queue.purge(7 * 86400, now)

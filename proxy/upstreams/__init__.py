@@ -1,0 +1,1 @@
+"""Upstreams: the model providers behind us, one module a kind."""

@@ -1,0 +1,60 @@
+"""What every upstream is to the rest of the program: bytes in, bytes out, and nothing about the provider."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+Headers = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to an upstream: `path` without the /v1 prefix (e.g. "/chat/completions"), `body` as sent by the client
+    or with our block added. `headers` are the client's, already without credentials, hop-by-hop and x-memory-* ones."""
+
+    method: str
+    path: str
+    body: bytes
+    headers: Headers
+    stream: bool = False
+    query: str = ""
+
+
+class Reply(Protocol):
+    """An upstream's answer, opened but not read. Closing it early cancels the upstream's work."""
+
+    status: int
+    headers: Headers  # without hop-by-hop ones
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives, byte for byte. Raises UpstreamBroken when it breaks off."""
+        ...
+
+    async def close(self) -> None:
+        """Give the connection back, or cut it when the body was not read to its end. Never raises."""
+        ...
+
+
+class UpstreamBroken(Exception):
+    """The upstream's body ended before it was complete."""
+
+
+class Upstream(Protocol):
+    """One configured provider. Made once, closed at shutdown."""
+
+    name: str
+    kind: str
+
+    async def send(self, call: Call) -> Reply:
+        """Send and wait for the status line. Raises UpstreamUnreachable or UpstreamTimeout. Cancelling cancels the call."""
+        ...
+
+    async def models(self) -> list[dict[str, object]]:
+        """The models it offers, as OpenAI model objects. Raises UpstreamUnreachable or UpstreamTimeout."""
+        ...
+
+    async def close(self) -> None:
+        """Free connections."""
+        ...

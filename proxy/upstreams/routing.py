@@ -1,0 +1,95 @@
+"""Which upstream serves a model: the first whose patterns match the name."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from proxy.config import Config, UpstreamConfig
+from proxy.errors import ApiError, BadRequest, ModelNotFound
+from proxy.upstreams.litellm_adapter import LitellmUpstream
+from proxy.upstreams.port import Upstream
+from proxy.upstreams.wire import LocalUpstream, WireUpstream
+
+log = logging.getLogger(__name__)
+
+
+class Routes:
+    """All configured upstreams in their order."""
+
+    def __init__(self, upstreams: Sequence[tuple[Upstream, tuple[str, ...]]]) -> None:
+        self._upstreams = list(upstreams)
+
+    def of(self, model: Any) -> Upstream:
+        """The upstream for a request's `model`. Raises BadRequest, ModelNotFound."""
+        if not isinstance(model, str) or not model:
+            raise BadRequest("you must give a model", param="model", code="missing_required_parameter")
+        for upstream, patterns in self._upstreams:
+            if any(fnmatchcase(model, pattern) for pattern in patterns):
+                return upstream
+        raise ModelNotFound(f"the model {model[:200]!r} is served by no upstream", param="model")
+
+    async def models(self) -> list[dict[str, Any]]:
+        """What all upstreams offer, as far as requests for it would reach them; one that cannot be asked is left out."""
+        listed = await asyncio.gather(*(self._ask(upstream) for upstream, _ in self._upstreams))
+        out: dict[str, dict[str, Any]] = {}
+        for (upstream, _), models in zip(self._upstreams, listed, strict=True):
+            for model in models:
+                name = str(model["id"])
+                if name not in out and self._reaches(name, upstream):
+                    out[name] = model
+        return list(out.values())
+
+    def _reaches(self, model: str, upstream: Upstream) -> bool:
+        try:
+            return self.of(model) is upstream
+        except ApiError:
+            return False
+
+    @staticmethod
+    async def _ask(upstream: Upstream) -> list[dict[str, Any]]:
+        try:
+            return list(await upstream.models())
+        except ApiError as error:
+            log.warning("upstream %s: %s", upstream.name, error.code)
+            return []
+
+    async def close(self) -> None:
+        """Close every upstream."""
+        for upstream, _ in self._upstreams:
+            await upstream.close()
+
+
+def make(config: Config, engine_port: int) -> Routes:
+    """The upstreams of the configuration."""
+    return Routes([(_upstream(entry, engine_port), entry.models) for entry in config.upstreams])
+
+
+def _upstream(entry: UpstreamConfig, engine_port: int) -> Upstream:
+    if entry.kind == "litellm":
+        return LitellmUpstream(
+            name=entry.name,
+            provider=entry.provider,
+            api_key=entry.api_key or None,
+            base_url=entry.base_url or None,
+            extra=entry.options,
+            model_names=[pattern for pattern in entry.models if "*" not in pattern],
+            timeout_s=entry.timeout_s,
+        )
+    if entry.kind == "llama":
+        base_url = f"http://127.0.0.1:{engine_port}/v1"
+        return LocalUpstream(
+            entry.name, base_url, connect_timeout_s=entry.connect_timeout_s, timeout_s=entry.timeout_s
+        )
+    return WireUpstream(
+        entry.name,
+        entry.base_url,
+        api_key=entry.api_key,
+        headers={name.lower(): value for name, value in entry.headers.items()},
+        connect_timeout_s=entry.connect_timeout_s,
+        timeout_s=entry.timeout_s,
+        ca_file=entry.ca_file,
+    )

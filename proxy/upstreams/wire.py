@@ -1,0 +1,137 @@
+"""The upstream kind `openai`: a byte pipe to any OpenAI-compatible server. What we do not need is not read.
+
+One aiohttp session per upstream. No retries of our own: the client's SDK has them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from proxy.errors import ApiError, Unavailable, UpstreamTimeout, UpstreamUnreachable
+from proxy.upstreams.port import Call, Headers, UpstreamBroken
+
+
+class WireReply:
+    """An open HTTP response."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self._read = False
+        self.status = response.status
+        self.headers: Headers = [
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers
+        ]
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives."""
+        try:
+            async for chunk in self._response.content.iter_any():
+                yield chunk
+            self._read = True
+        except TimeoutError as error:
+            raise UpstreamBroken("the upstream fell silent") from error
+        except aiohttp.ClientError as error:
+            raise UpstreamBroken(f"the upstream's answer broke off ({type(error).__name__})") from error
+
+    async def close(self) -> None:
+        """Give the connection back, or cut it."""
+        if self._read:
+            self._response.release()
+        else:
+            self._response.close()
+
+
+class WireUpstream:
+    """An OpenAI-compatible server at `base_url` (with its /v1)."""
+
+    kind = "openai"
+
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        *,
+        api_key: str = "",
+        headers: Mapping[str, str] | None = None,
+        connect_timeout_s: float = 10.0,
+        timeout_s: float = 600.0,
+        ca_file: str = "",
+    ) -> None:
+        self.name = name
+        self._base_url = base_url.rstrip("/")
+        self._headers = dict(headers or {})
+        if api_key:
+            self._headers["authorization"] = f"Bearer {api_key}"
+        self._timeout = aiohttp.ClientTimeout(
+            total=None, connect=None, sock_connect=connect_timeout_s, sock_read=timeout_s
+        )
+        self._ca_file = ca_file
+        self._session: aiohttp.ClientSession | None = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            context = ssl.create_default_context(cafile=self._ca_file) if self._ca_file else True
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30, ssl=context),
+                timeout=self._timeout,
+                auto_decompress=False,
+                skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._session
+
+    async def send(self, call: Call) -> WireReply:
+        """See Upstream.send."""
+        headers: list[tuple[str, str]] = [(n, v) for n, v in call.headers if n.lower() not in self._headers]
+        headers += list(self._headers.items())
+        headers.append(("accept-encoding", "identity"))  # the answer is read on its way through
+        url = f"{self._base_url}{call.path}" + (f"?{call.query}" if call.query else "")
+        try:
+            response = await self._open().request(
+                call.method, url, data=call.body or None, headers=headers, allow_redirects=False
+            )
+        except TimeoutError as error:
+            raise UpstreamTimeout(f"upstream {self.name} did not answer in time") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise self._unreachable(error) from error
+        return WireReply(response)
+
+    def _unreachable(self, error: Exception) -> ApiError:
+        return UpstreamUnreachable(f"upstream {self.name} cannot be reached ({type(error).__name__})")
+
+    async def models(self) -> list[dict[str, Any]]:
+        """See Upstream.models."""
+        reply = await self.send(Call("GET", "/models", b"", [("accept", "application/json")]))
+        try:
+            async with asyncio.timeout(10):
+                body = b"".join([chunk async for chunk in reply.chunks()])
+            listed = msgspec.json.decode(body).get("data") if reply.status == 200 else None
+        except TimeoutError as error:
+            raise UpstreamTimeout(f"upstream {self.name} did not list its models in time") from error
+        except (UpstreamBroken, msgspec.DecodeError, AttributeError) as error:
+            raise UpstreamUnreachable(f"upstream {self.name} listed no models") from error
+        finally:
+            await reply.close()
+        if not isinstance(listed, list):
+            raise UpstreamUnreachable(f"upstream {self.name} listed no models (status {reply.status})")
+        return [model for model in listed if isinstance(model, dict) and isinstance(model.get("id"), str)]
+
+    async def close(self) -> None:
+        """See Upstream.close."""
+        if self._session is not None:
+            await self._session.close()
+
+
+class LocalUpstream(WireUpstream):
+    """The upstream kind `llama`: our own engine process on loopback, spoken to like any other server."""
+
+    kind = "llama"
+
+    def _unreachable(self, error: Exception) -> ApiError:
+        return Unavailable("the local model is starting; try again in a moment", headers={"retry-after": "1"})

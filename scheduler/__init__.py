@@ -1,0 +1,1 @@
+"""Scheduling: what fires, what waits, who runs. Knows no HTTP, no LanceDB, no prompt."""

@@ -1,0 +1,176 @@
+"""The recording upstream: an OpenAI-compatible server that keeps what it was sent and answers as a test tells it.
+
+The one fake in these tests. It runs under a real uvicorn on a free loopback port, in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+
+@dataclass
+class Received:
+    """One request as it arrived."""
+
+    path: str
+    headers: dict[str, str]
+    raw: bytes
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return json.loads(self.raw)
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        return self.body["messages"]
+
+    @property
+    def prompt(self) -> str:
+        """Everything the model was given, as one text."""
+        return json.dumps(self.messages, ensure_ascii=False)
+
+
+@dataclass
+class Reply:
+    """How the next request is answered. `chunks` are sent as they are, `pause_s` apart."""
+
+    status: int = 200
+    content_type: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
+    chunks: list[bytes] = field(default_factory=list)
+    wait_s: float = 0.0  # before the first byte
+    pause_s: float = 0.0
+
+
+Answer = Callable[[Received], "Reply | str"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def completion(text: str, *, model: str = "fake") -> bytes:
+    """A chat completion."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    return json.dumps(
+        {"id": "c1", "object": "chat.completion", "created": 1, "model": model, "choices": [choice], "usage": usage}
+    ).encode()
+
+
+def events(text: str, *, model: str = "fake") -> list[bytes]:
+    """A streamed chat completion, a word an event."""
+
+    def event(delta: dict[str, Any], finish: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        head = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": model, "choices": [choice]}
+        return b"data: " + json.dumps(head).encode() + b"\n\n"
+
+    words = [event({"content": word}) for word in text.split(" ") for word in (word + " ",)]
+    return [event({"role": "assistant", "content": ""}), *words, event({}, "stop"), b"data: [DONE]\n\n"]
+
+
+class RecordingUpstream:
+    """Start it with `with`; `url` is its base URL with /v1."""
+
+    def __init__(self, answer: Answer | None = None) -> None:
+        self.requests: list[Received] = []
+        self.cancelled = 0
+        self.answer: Answer = answer or (lambda received: "Noted.")
+        self.port = free_port()
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def last(self) -> Received:
+        return self.requests[-1]
+
+    def __enter__(self) -> RecordingUpstream:
+        app = Starlette(
+            routes=[
+                Route("/v1/models", self._models),
+                Route("/v1/{path:path}", self._any, methods=["GET", "POST"]),
+            ]
+        )
+        config = uvicorn.Config(
+            app, host="127.0.0.1", port=self.port, log_config=None, access_log=False, ws="none", lifespan="off"
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        deadline = time.monotonic() + 10
+        while not self._server.started:
+            assert time.monotonic() < deadline, "the recording upstream did not start"
+            time.sleep(0.01)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._server is not None
+        assert self._thread is not None
+        self._server.should_exit = True
+        self._server.force_exit = True
+        self._thread.join(10)
+
+    async def _models(self, _: Request) -> Response:
+        data = [{"id": name, "object": "model", "created": 1, "owned_by": "fake"} for name in ("fake", "org/fake-2")]
+        return Response(json.dumps({"object": "list", "data": data}), media_type="application/json")
+
+    async def _any(self, request: Request) -> Response:
+        raw = await request.body()
+        received = Received(request.url.path, dict(request.headers), raw)
+        self.requests.append(received)
+        reply = self.answer(received)
+        if isinstance(reply, str):
+            wants_stream = bool(raw) and received.body.get("stream") is True
+            reply = (
+                Reply(content_type="text/event-stream", chunks=events(reply))
+                if wants_stream
+                else Reply(chunks=[completion(reply)])
+            )
+        try:
+            await self._sleep(request, reply.wait_s)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        headers = {"content-type": reply.content_type, **reply.headers}
+        return StreamingResponse(self._send(request, reply), reply.status, headers)
+
+    async def _send(self, request: Request, reply: Reply) -> AsyncIterator[bytes]:
+        sent = 0
+        try:
+            for chunk in reply.chunks:
+                if sent:
+                    await asyncio.sleep(reply.pause_s)
+                yield chunk
+                sent += 1
+        finally:
+            if sent < len(reply.chunks):
+                self.cancelled += 1
+
+    async def _sleep(self, request: Request, seconds: float) -> None:
+        """Wait, but notice a client that leaves."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if await request.is_disconnected():
+                self.cancelled += 1
+                return
+            await asyncio.sleep(0.02)
