@@ -2,7 +2,8 @@
 
 Answers must not depend on who else is being served, nor on where a prompt was cut. In llama.cpp a row that stands alone
 in its sequence's part of a batch takes another kernel, with another rounding, than one among others (measured: now and then
-half a logit). So prompts are never decoded in parts of one token, nor together with answers, whose rows stand alone.
+half a logit). So prompts are never decoded in parts of one token, nor together with answers, whose rows stand alone; and an
+answer that comes back as history is a prompt, so its state is computed again while nobody waits (`EngineSettings.exact`).
 
 Single-threaded; the engine's worker thread calls `add` and `step`. Knows neither threads nor locks.
 """
@@ -40,7 +41,12 @@ class Batcher:
     @property
     def has_work(self) -> bool:
         """Is there anything to do?"""
-        return bool(self._waiting) or self.busy > 0
+        return bool(self._waiting) or self.busy > 0 or self.stale > 0
+
+    @property
+    def stale(self) -> int:
+        """Tokens of ended answers whose states are still to be computed again."""
+        return sum(len(slot.stale) for slot in self._slots)
 
     def add(self, work: Work) -> None:
         """Queue a request."""
@@ -58,12 +64,9 @@ class Batcher:
         if reading := [(slot, work) for slot, work in active if not work.answering]:
             slot, work = min(reading, key=lambda pair: pair[1].read_at)
             work.read_at = self._steps
-            self._decode([(slot, work, self._part(work.todo))])
-
-    def _part(self, todo: list[int]) -> list[int]:
-        """The prompt tokens to decode next: a chunk, but never such that a single one is left."""
-        size = self._settings.chunk
-        return todo[: size - 1] if len(todo) == size + 1 else todo[:size]
+            self._decode([(slot, work, _part(work.todo, self._settings.chunk))])
+        if not active:
+            self._refresh()
 
     def _decode(self, batch: list[tuple[Slot, Work, list[int]]]) -> None:
         rows = self._context.decode([(slot.sequence, len(slot.tokens), tokens) for slot, _, tokens in batch])
@@ -76,13 +79,27 @@ class Batcher:
                 work.answering = True
                 self._advance(slot, work, work.sampler.choose(self._context.logits(row)))
 
+    def _refresh(self) -> None:
+        """Compute a part of the latest stale answer."""
+        slot = max((s for s in self._slots if s.stale), key=lambda s: s.used, default=None)
+        if slot is None:
+            return
+        part = _part(slot.stale, self._settings.idle_chunk)
+        slot.stale = slot.stale[len(part) :]
+        try:
+            self._context.decode([(slot.sequence, len(slot.tokens), part)])
+        except EngineError:
+            slot.stale = []  # `place` drops whatever cells this has left
+            raise
+        slot.tokens += part
+        slot.prompted = len(slot.tokens)
+
     def fail(self, message: str, *, waiting_too: bool = False) -> None:
         """Give up what is being worked on. Its KV states are dropped: after a failure nobody knows what they hold."""
         for slot in self._slots:
             if slot.work is not None:
                 slot.work.generation.put(EngineError(message))
-                self._context.keep(slot.sequence, 0)
-                slot.tokens, slot.prompted = [], 0
+                self._cut(slot, 0)
                 self._free(slot)
         while waiting_too and self._waiting:
             self._waiting.popleft().generation.put(EngineError(message))
@@ -99,9 +116,21 @@ class Batcher:
             self.ended += 1
 
     def _free(self, slot: Slot) -> None:
+        if self._settings.exact and slot.prompted < len(slot.tokens):
+            alone = slot.prompted == len(slot.tokens) - 1  # one token more, so that it is not decoded by itself
+            start = slot.prompted - alone
+            slot.stale = slot.tokens[start:]
+            self._cut(slot, start)
         slot.work = None
         slot.used = self._steps
         self.ended += 1
+
+    def _cut(self, slot: Slot, tokens: int) -> None:
+        """Forget all but the first `tokens` of a slot's state."""
+        if not self._context.keep(slot.sequence, tokens):
+            tokens, slot.stale = 0, []
+        del slot.tokens[tokens:]
+        slot.prompted = min(slot.prompted, tokens)
 
     def _advance(self, slot: Slot, work: Work, choice: Choice) -> None:
         """Add the chosen token to the answer, or end it."""
@@ -134,3 +163,8 @@ class Batcher:
             return TokenLogprob(raw.decode("utf-8", "replace"), raw, logprob, top)
 
         return named(choice.token, choice.logprob or 0.0, tuple(named(t, p) for t, p in choice.top))
+
+
+def _part(todo: list[int], size: int) -> list[int]:
+    """The tokens to decode next: at most `size`, but never such that a single one is left."""
+    return todo[: size - 1] if len(todo) == size + 1 else todo[:size]

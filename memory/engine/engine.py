@@ -36,6 +36,7 @@ class EngineState:
     waiting: int
     ended: int  # requests since the start, however they ended
     cancelled: int
+    stale: int  # answer tokens whose states wait for an idle moment to be computed again
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,8 @@ class Engine:
         batcher = self._loaded.batcher if self._loaded else None
         busy, ended, cancelled = (batcher.busy, batcher.ended, batcher.cancelled) if batcher else (0, 0, 0)
         waiting = max(0, self._submitted - ended - busy)
-        return EngineState(self._status, self.settings.slots, busy, waiting, ended, cancelled)
+        stale = batcher.stale if batcher else 0
+        return EngineState(self._status, self.settings.slots, busy, waiting, ended, cancelled, stale)
 
     def start(self) -> None:
         """Begin to load the model."""
@@ -168,7 +170,7 @@ def _load(settings: EngineSettings) -> _Loaded:
         model,
         sequences=settings.slots + 1,  # the last one is for building prefix states, where no chat may disturb it
         per_sequence=min(settings.context, model.trained_context),
-        batch=max(settings.slots, settings.chunk),
+        batch=max(settings.slots, settings.chunk, settings.idle_chunk),
         threads=settings.threads,
     )
     template = ChatTemplate(

@@ -22,15 +22,16 @@ class EngineSettings:
     threads: int = 2  # more than the free cores is far slower than fewer
     chunk: int = 64  # prompt tokens per batch; a batch is also how long a cancel can take
     max_waiting: int = 256  # requests that may queue for a slot
-    exact: bool = False  # True: never reuse the state of an answer, which differs from a prompt's in its rounding
+    exact: bool = True  # an answer's state is computed anew, when idle, as a prompt's would be; False: reused as it is
+    idle_chunk: int = 16  # tokens per batch of that; a new request waits for at most one
     copy_from: int = 32  # shared prefix tokens from which copying another slot's state beats computing it
 
     def __post_init__(self) -> None:
         for name in ("slots", "context", "threads", "chunk"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
-        if self.chunk < 4:
-            raise ValueError("chunk must be at least 4")
+        if min(self.chunk, self.idle_chunk) < 4:
+            raise ValueError("chunk and idle_chunk must be at least 4")
 
 
 def bundled_model() -> Path:

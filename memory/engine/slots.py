@@ -31,12 +31,14 @@ class Work:
 class Slot:
     """`tokens` is exactly what the KV cells of `sequence` were computed from; it outlives the request.
 
-    The first `prompted` of them were computed as part of a prompt, the rest one by one as an answer.
+    The first `prompted` of them were computed as part of a prompt, the rest one by one as an answer. `stale` are an
+    ended answer's tokens, to be computed again the way a prompt is.
     """
 
     sequence: int
     tokens: list[int] = field(default_factory=list)
     prompted: int = 0
+    stale: list[int] = field(default_factory=list)
     used: int = 0  # the batch at which its last request ended; 0: never
     work: Work | None = None
 
@@ -69,6 +71,7 @@ def place(work: Work, slots: Sequence[Slot], context: Context, settings: EngineS
         kept = 0
     del slot.tokens[kept:]
     slot.prompted = min(slot.prompted, kept)
+    slot.stale = []
     slot.work = work
     work.todo = work.prompt[kept:]
     work.generation.cached_tokens = kept

@@ -25,13 +25,12 @@ log = logging.getLogger(__name__)
 MODES = ("schema", "tool", "prompt", "repair")
 LONGEST = 600  # characters of a candidate
 CONFIDENCE = {Trust.USER: 0.85, Trust.ACCEPTED: 0.7, Trust.ASSISTANT: 0.4}
-_ABOUT_USER = frozenset(
-    {Kind.IDENTITY, Kind.PREFERENCE, Kind.GOAL, Kind.EVENT, Kind.TASK}
-)  # only the user can know these
+# only the user can know these
+_ABOUT_USER = frozenset({Kind.IDENTITY, Kind.PREFERENCE, Kind.GOAL, Kind.EVENT, Kind.TASK})
 _KINDS = {kind: Kind(kind) for kind in prompt.KINDS} | {
     "personal": Kind.IDENTITY, "person": Kind.IDENTITY, "profile": Kind.IDENTITY, "relationship": Kind.IDENTITY,
-    "like": Kind.PREFERENCE, "dislike": Kind.PREFERENCE, "plan": Kind.GOAL, "intention": Kind.GOAL, "todo": Kind.TASK, "reminder": Kind.TASK,
-    "appointment": Kind.EVENT, "instruction": Kind.SKILL, "rule": Kind.SKILL,
+    "like": Kind.PREFERENCE, "dislike": Kind.PREFERENCE, "plan": Kind.GOAL, "intention": Kind.GOAL,
+    "todo": Kind.TASK, "reminder": Kind.TASK, "appointment": Kind.EVENT, "instruction": Kind.SKILL, "rule": Kind.SKILL,
 }  # fmt: skip
 _LOCKED = re.compile(r"\b(?:401|402|403)\b|unauthori[sz]ed|api[ _-]?key|forbidden|quota|billing", re.IGNORECASE)
 _ACCEPTS = re.compile(

@@ -57,7 +57,6 @@ _MACROS = {
     "OBJ": r"(?!(?:it|this|that|these|those|them|him|her|you|your|yours|how|when|where|what|why|if|one|both|neither|to (?:ask|know|see|say|have you|thank|"
     r"understand|hear|get|be able)|being able)\b|the\b(?! (?:ocean|sea|beach|mountains?|outdoors|rain|cold|heat|snow|city|countryside|colou?r|smell|"
     r"sound|taste|feeling|theat(?:re|er)|cinema|gym|forest|woods|water|sun|summer|winter|spring|autumn|fall|idea of|(?-i:[A-Z])))|to\s*$)",
-    "DATED": r"(?:.{0,60}?)",
     "PAST": r"(?:went|visited|saw|met|bought|attended|watched|moved|started|began|got|broke|ran|flew|drove|hiked|climbed|had|became|gave|won|lost|adopted|"
     r"graduated|quit|joined|left|returned|came|took|tried|celebrated|hosted|cooked|baked|ate|read|passed|failed|signed|sold|"
     r"fell|twisted|sprained|was (?:promoted|hired|fired|laid off|in|at)|were (?:in|at)|swam|cycled|biked|spent|presented|performed|"
@@ -98,7 +97,8 @@ _TECH = _p(
 )
 _VAGUE = _p(r"\b(?:used to|anymore|no longer|a lot of fun|this (?:one|answer|response|version)|your)\b")
 _NOT_LIKED = _p(
-    rf"{_TECH.pattern}|\byour?\b|\b(?:more|better) than (?:the|this|that) (?:first|second|last|other)|\b(?:paragraph|draft|version)\b"
+    rf"{_TECH.pattern}|\b(?:it|him|his|her|them|their|this|that|these|those|there|such|someone)\b"
+    r"|\byour?\b|\b(?:more|better) than (?:the|this|that) (?:first|second|last|other)|\b(?:paragraph|draft|version)\b"
 )
 _NOT_GOAL = _p(rf"{_TECH.pattern}|\b(?:you|prompting)\b")
 _TROUBLE = _p(
@@ -123,7 +123,7 @@ _STANDING = (
 _RULES = (
     # tasks
     _rule(Kind.TASK, r"(?:please\s+|can you\s+)?(?:remind me|don't let me forget|don't forget to remind me|make sure I don't forget)\s+(?:(?:later|again|tomorrow|tonight|today|next \w+|(?:on|in|at|by) [\w ]{1,20}?)\s+)?(?:to|about|that I (?:need|have) to)\s+\w+", when="due", state="open", importance=0.7, veto=_p(r"remind me (?:to )?(?:how|what|why|again what)")),
-    _rule(Kind.TASK, r"(?:I|we)(?:'ve|\s+have)?\s*{ADV}{DONE}\s+(?:(?:my|our|the|that|those|these|an?|all)\s+\w|(?-i:[A-Z]))", when="due", state="done", importance=0.6, veto=_p(rf"{_TECH.pattern}|\byou\b|\b(?:installation|setup|steps?|level|section|part|attention|respects|it|this)\b")),
+    _rule(Kind.TASK, r"(?:I|we)(?:'ve|\s+have)?\s*{ADV}{DONE}\s+(?:(?:my|our|the|that|those|these|an?|all)\s+\w|(?-i:[A-Z]))", when="due", state="done", importance=0.6, veto=_p(rf"{_TECH.pattern}|\bfor you\b|\b(?:installation|setup|steps?|level|section|part|attention|respects|it|this)\b")),
     _rule(Kind.TASK, r"(?:I|we)\s+{ADV}(?:still|yet)\s+(?:have|need|ought|got|must)\s+(?:to\s+)?\w+", when="due", state="open", importance=0.7, veto=_KNOW),
     _rule(Kind.TASK, r"(?:I|we)\s+{ADV}still\s+(?:haven't|have not)\s+\w+", when="due", state="open", importance=0.7, veto=_KNOW),
     _rule(Kind.TASK, r"(?:I|we)(?:'ve got| {ADV}have| {ADV}need| must| should| gotta|'ll have|'ve)\s+(?:to\s+)?(?!(?:an?|the|some|been|had)\b)\w+\s+.{2,120}?\b(?:by|before|until|due|no later than|tomorrow|tonight|today|this|next|on)\b", when="future", state="open", importance=0.7, veto=_KNOW),
@@ -188,16 +188,17 @@ _RULES = (
     _rule(Kind.PREFERENCE, r"I\s+{ADV}collect\s+(?!data|user|the\b|all\b|input)\w+", veto=_TECH),
     # goals
     _rule(Kind.GOAL, r"(?:my|our)\s+(?:(?:main|big|biggest|next|long-term|ultimate|current|personal)\s+)?(?:goal|dream|ambition|aim|resolution|new year's resolution)(?:\s+(?:this year|for \w+(?: \w+)?))?\s+is\s+(?!what\b)\w+", importance=0.6, veto=_NOT_GOAL),
-    _rule(Kind.GOAL, r"(?:I|we)\s+{ADV}(?:want|hope|aim|intend|plan|would like|need)\s+to\s+(?:learn\s+(?!more\b|about\b|how\b|what\b|why\b|if\b|from you)|become\s+|lose\s+\d|lose weight|quit\s+(?:smoking|drinking|my job|sugar|vaping)|save\s+(?:up|money|for|\$|£|€|\d)|run\s+(?:a|my|the)\s+(?:\w+\s+)?(?:half\s+)?(?:marathon|10k|5k|race)|move\s+to\s+(?-i:[A-Z])|buy\s+(?:a|my|our)\s+(?:\w+\s+)?(?:house|flat|home|apartment)\b|start\s+(?:my|a|our)\s+(?:own\s+)?(?:\w+\s+)?(?:business|company|startup|podcast|blog|family)|open\s+(?:a|my|our)\s+|get\s+(?:fit|in shape|better at|into|promoted|a promotion|my)\s*|improve\s+my\s+(?!code|prompt|essay|answer)|travel\s+to|retire|study\s+(?:abroad|medicine|law|in\b)|speak\s+|write\s+(?:a|my)\s+(?:novel|book)|master\s+|climb\s+|pass\s+(?:the|my)|read\s+\d+\s+books|build\s+muscle|eat\s+(?:healthier|less|more)|exercise\s+more|learn\s+to\s+)", importance=0.6, veto=_NOT_GOAL),
+    _rule(Kind.GOAL, r"(?:I|we)\s+{ADV}(?:want|hope|aim|intend|plan|would like|need)\s+to\s+(?:learn\s+(?!more\b|about\b|how\b|what\b|why\b|if\b|from you)|become\s+|lose\s+\d|lose weight|quit\s+(?:smoking|drinking|my job|sugar|vaping)|save\s+(?:up|money|for|\$|£|€|\d)|run\s+(?:a|my|the)\s+(?:\w+\s+)?(?:half\s+)?(?:marathon|10k|5k|race)|move\s+to\s+(?-i:[A-Z])|buy\s+(?:a|my|our)\s+(?:\w+\s+)?(?:house|flat|home|apartment)\b|start\s+(?:my|a|our)\s+(?:own\s+)?(?:\w+\s+)?(?:business|company|startup|podcast|blog|family)|open\s+(?:a|my|our)\s+|get\s+(?:fit|in shape|better at|into|promoted|a promotion|my)\s*|improve\s+my\s+(?!code|prompt|essay|answer)|travel\s+to|visit\s+(?-i:[A-Z])|retire|study\s+(?:abroad|medicine|law|in\b)|speak\s+|write\s+(?:a|my)\s+(?:novel|book)|master\s+|climb\s+|pass\s+(?:the|my)|read\s+\d+\s+books|build\s+muscle|eat\s+(?:healthier|less|more)|exercise\s+more|learn\s+to\s+)", importance=0.6, veto=_NOT_GOAL),
     _rule(Kind.GOAL, r"{IAM}{ADV}(?:trying|planning|hoping|aiming|working hard|determined|preparing)\s+to\s+(?:learn\s+(?!more|about|how|what)|become|lose\s+(?:\d|weight)|quit\s+(?:smoking|drinking|my job|sugar|vaping)|save\s+(?:up|money|for)|run\s+(?:a|my)|move\s+to\s+(?-i:[A-Z])|buy\s+(?:a|my|our)\s+(?:\w+\s+)?(?:house|flat|home|apartment)\b|start\s+(?:my|a|our)\s+(?:own\s+)?(?:\w+\s+)?(?:business|company|startup|podcast|blog|family)|open\s+(?:a|my|our)\s|get\s+(?:fit|in shape|better at|into|promoted|pregnant)|travel\s+to|retire|study\s+(?:abroad|medicine|law|in\b)|write\s+(?:a|my)\s+(?:novel|book)|eat\s+(?:healthier|less|more)|learn\s+to\s)", importance=0.6, veto=_NOT_GOAL),
-    _rule(Kind.GOAL, r"{IAM}{ADV}(?:saving(?:\s+up)?\s+(?:for|to)|training\s+for|studying\s+for|preparing\s+for|learning)\s+(?!about\b|how\b|that\b|this\b|more\b|from\b|it\b)\w+", importance=0.6, veto=_NOT_GOAL),
+    _rule(Kind.GOAL, r"(?:{IAM}{ADV}|I(?:'ve| have) been\s+)(?:saving(?:\s+up)?\s+(?:for|to)|training\s+for|studying\s+for|preparing\s+for|learning)\s+(?!about\b|how\b|that\b|this\b|more\b|from\b|it\b)\w+", importance=0.6, veto=_NOT_GOAL),
     _rule(Kind.GOAL, r"I(?:'ve| have) (?:always )?(?:wanted|dreamed|decided)\s+(?:to|of)\s+(?:learn\s+(?!more|about|how|what)|becom|open|start|mov|travel|visit|writ|quit|run)\w*", importance=0.6, veto=_NOT_GOAL),
     # events
     _rule(Kind.EVENT, r"(?:I|we)(?:'ve|\s+have)?\s+{ADV}(?:moved|relocated)\s+(?:back\s+)?to\s+(?:the\s+)?(?P<e>{NAME})", "home.city", when="due", importance=0.7),
-    _rule(Kind.EVENT, r"(?:(?:I|we)|my\s+{KIN}\s+(?:{NAME}\s+)?and\s+I)\s+{ADV}{PAST}\b", when="past", veto=_p(rf"{_TECH.pattern}|\byou\b|\b(?:it|this (?!morning|week|year|month|afternoon|evening)\w+|that|those|there|here|used to)\b")),
+    _rule(Kind.EVENT, r"I(?:'ve|\s+have)?\s+(?:just|recently)\s+(?:started|got|accepted|landed|began|begun)\s+(?:an?|my)\s+(?:new\s+)?(?:job|position|role|internship|degree|apprenticeship|promotion)\b", when="due"),
+    _rule(Kind.EVENT, r"(?:(?:I|we)|my\s+{KIN}\s+(?:{NAME}\s+)?and\s+I)\s+{ADV}{PAST}\b", when="past", veto=_p(rf"{_TECH.pattern}|\byou\b|\b{{PAST}}\s+(?:it|that|those|them|this)\b|\b(?:there|here|used to|in the news|on the news|an article|a tweet|a post)\b")),
     _rule(Kind.EVENT, r"(?:{IAM}|we're\s+|we are\s+|my\s+{KIN}\s+(?:{NAME}\s+)?and I are\s+){ADV}{COMING}\b", when="future", veto=_p(rf"{_TECH.pattern}|\byou\b|\b(?:it|that|those|there|them)\b")),
     _rule(Kind.EVENT, r"(?:I|we)(?:'ve got|\s+{ADV}have|'ll have|\s+will have)\s+(?:an?|my|our|the|another)\s+(?:[\w'-]+\s+){0,4}?{DATE_NOUN}\b", when="future", veto=_TECH),
-    _rule(Kind.EVENT, r"(?:my|our)\s+(?:[\w'-]+\s+){0,3}?{DATE_NOUN}\s+(?:is|was|will be|starts|got moved|has been moved)\b", when="due", veto=_p(rf"{_TECH.pattern}|\bbirthday\b|is (?!(?:on|in|at|next|this|tomorrow|scheduled|booked|set|due|\d))")),
+    _rule(Kind.EVENT, r"(?:my|our)\s+(?:[\w'-]+\s+){0,3}?{DATE_NOUN}(?:\s+(?:to|with|for|at|of|in)\s+[\w' ]{1,30}?)?\s+(?:is|was|will be|starts|got moved|has been moved)\b", when="due", veto=_p(rf"{_TECH.pattern}|\bbirthday\b|is (?!(?:on|in|at|next|this|tomorrow|scheduled|booked|set|due|\d))")),
     _rule(Kind.EVENT, r"(?:my|our)\s+{KIN}\s+(?:{NAME}\s+)?(?:was born|died|passed away|got married|graduated|is getting married|is visiting|is coming)\b", when="past"),
     # facts
     _rule(Kind.FACT, r"(?:I|we)\s+{ADV}(?:own|drive|ride)\s+(?:an?|two|three|\d+|my)\s+(?!point\b|copy\b)\w+", veto=_TECH),
@@ -211,13 +212,13 @@ _RULES = (
 _CUT = re.compile(
     r";\s*|,?\s+(?:and|but|yet|while|so|though|although)\s+(?=(?:I|we|my|our|now I|also I)(?:'\w+)?\s)|,\s+(?=(?:I|we|my|our)(?:'\w+)?\s)"
     r"|,?\s+(?:so|and)\s+(?=(?:please|pls|can|could|what|which|how|should|any|do|is|are|where|no)\b)"
-    r"|,\s+(?=(?:what|which|how|where|who|when|why|can|could|would|should|do|does|did|is|are|am|will|any|suggest|recommend|please|help|give|tell)\b)"
+    r"|,\s+(?=(?:what|which|how|where|who|when|why|can|could|would|should|(?:do|does|did|is|are|am|will) (?:you|there|it|that|this|these|they|we|I)|any|suggest|recommend|please|help|give|tell)\b)"
     r"|\s+[–—-]+\s+|:\s+(?=(?:I|my)\b)|,\s+(?:and|but)\s+(?=now\b)|\s+(?:and|but)\s+(?=now I\b)|\s+but\s+now\s+",
     re.IGNORECASE,
 )
 
 _GLUE = "\ue000"  # stands for the blank in "my wife and I", which must not be cut
-_TWO = re.compile(r"\b((?:my|our) [\w'-]+(?: [A-Z][\w'-]+)?) and I\b", re.IGNORECASE)
+_TWO = re.compile(r"\b((?:my|our) [\w-]+(?: (?-i:[A-Z])[\w-]+)?) and I\b", re.IGNORECASE)
 
 
 def _clauses(sentence: str) -> list[str]:
@@ -246,7 +247,7 @@ ENGLISH = Language(
     standing=_STANDING,
     rules=_RULES,
     condition=_p(r"\b((?:when(?:ever)?|(?:every|each) time|if)\s[^,]{2,80}?)(?=,|\s+(?:please|always|never|don't)\b)"),
-    names=re.compile(r"(?!(?:I|(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day|Mon|Tues?|Wed|Thurs?|Fri|Sat|Sun|January|February|March|April|May|June|July|August|September|October|November|December)\b)(?<![.!?]\s)(?<!^)(?<![\w'])([A-ZÀ-Þ][\w'-]*(?:\s+(?:of\s+|the\s+)?[A-ZÀ-Þ0-9][\w'-]*){0,3})|\"([^\"\n]{2,60})\""),
+    names=re.compile(r"(?!(?:I|(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day|Mon|Tues?|Wed|Thurs?|Fri|Sat|Sun|January|February|March|April|May|June|July|August|September|October|November|December)\b)(?<![.!?]\s)(?<![\w'])(?:(?<!^)|(?=[\w'-]+ [A-ZÀ-Þ]))([A-ZÀ-Þ][\w'-]*(?:\s+(?:of\s+|the\s+)?[A-ZÀ-Þ0-9][\w'-]*){0,3})|\"([^\"\n]{2,60})\""),
     tags=tuple(
         (tag, re.compile(rf"\b(?:{words})", re.IGNORECASE))
         for tag, words in (

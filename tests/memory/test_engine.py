@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,28 +106,39 @@ async def test_same_prompt_again_is_cached_and_gives_the_same_logits(cold: Engin
     assert after == before
 
 
-async def test_resent_history_prefills_only_what_is_new(cold: Engine) -> None:
-    first, generation, _ = await answer(cold, chat("Name a fruit."))
-    history = [
-        {"role": "system", "content": SYSTEM},
-        {"role": "user", "content": "Name a fruit."},
-        {"role": "assistant", "content": first},
-        {"role": "user", "content": "Another one?"},
-    ]
-    _, second, _ = await answer(cold, read({"messages": history, "temperature": 0, "max_tokens": 4}))
-    assert second.cached_tokens >= generation.prompt_tokens
+async def rested(engine: Engine) -> None:
+    """Until the engine has computed again what it answered."""
+    async with asyncio.timeout(10):
+        while engine.state.stale:  # noqa: ASYNC110 - the state belongs to another thread
+            await asyncio.sleep(0.005)
 
 
-async def test_exact_engine_does_not_reuse_answers() -> None:
-    engine = Engine(settings(slots=1, exact=True))
-    engine.start()
-    await engine.ready()
-    asked = chat("Name a fruit.")
-    first, generation, _ = await answer(engine, asked)
-    longer = read({"messages": [*asked.messages, {"role": "assistant", "content": first}], "max_tokens": 1})
-    _, second, _ = await answer(engine, longer)
-    assert second.cached_tokens == generation.prompt_tokens
-    await asyncio.to_thread(engine.close)
+async def talk(
+    engine: Engine, between: Callable[[Engine], Awaitable[Any]] | None = None
+) -> tuple[list[str], list[int]]:
+    """A conversation of four turns: the answers, and how many tokens each turn had to read."""
+    messages, answers, counts = [{"role": "system", "content": SYSTEM}], [], []
+    for question in ("Name a fruit.", "Why do you like it?", "Another one?", "Which is sweeter?"):
+        messages.append({"role": "user", "content": question})
+        text, generation, _ = await answer(engine, read({"messages": messages, "temperature": 0, "max_tokens": 40}))
+        messages.append({"role": "assistant", "content": text})
+        answers.append(text)
+        counts.append(generation.prompt_tokens - generation.cached_tokens)
+        if between:
+            await between(engine)
+    return answers, counts
+
+
+async def test_resent_history_is_not_read_again_and_changes_no_answer(cold: Engine) -> None:
+    async def wipe(engine: Engine) -> None:
+        await asyncio.gather(*(answer(engine, chat(str(n), system=f"{n} " * 9, max_tokens=2)) for n in (1, 2)))
+
+    forgetful, counts = await talk(cold, wipe)
+    hurried, _ = await talk(cold)
+    rested_between, counts_rested = await talk(cold, rested)
+    assert counts[3] > 150
+    assert max(counts_rested[1:]) < 30
+    assert forgetful == hurried == rested_between
 
 
 async def test_shared_system_prompt_is_copied_without_taking_another_chats_state(cold: Engine) -> None:
