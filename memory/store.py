@@ -126,6 +126,10 @@ class Store:
         """Open the table anew at the next use."""
         self._handles.pop(self.table_name(cube, generation), None)
 
+    def forget_every_handle(self) -> None:
+        """Open every table anew at its next use."""
+        self._handles.clear()
+
     # --- writing (one process per cube) -------------------------------------------------------------------------------
 
     async def build(self, cube: str, generation: int, pieces: Sequence[Piece], dimensions: int) -> None:
@@ -191,11 +195,11 @@ class Store:
         names: list[str] = []
         token = None
         while True:
-            page = list(await connection.table_names(start_after=token, limit=1000))
-            names += page
-            if len(page) < 1000:
+            page = await connection.list_tables(page_token=token, limit=1000)
+            names += page.tables
+            token = page.page_token
+            if not token:
                 return names
-            token = page[-1]
 
     def _sync(self, cube: str) -> None:
         if not self.local:

@@ -19,9 +19,13 @@ import uvicorn
 import yaml
 from openai import AsyncOpenAI, OpenAI
 
+from memory import embed
+from memory.cube import Cubes
+from memory.index import Index
+from memory.store import Store
 from proxy import app, db
 from proxy.config import Config, load
-from proxy.keys import DEFAULT_SCOPES, Keys
+from proxy.keys import DEFAULT_SCOPES, Keys, digest
 from tests.fakes import free_port
 
 
@@ -54,6 +58,20 @@ class Front:
             return made.secret
 
         return asyncio.run(make())
+
+    def revoke(self, key: str) -> None:
+        """Revoke a key, as another process would."""
+
+        async def work() -> None:
+            database = db.open_database(self.config)
+            try:
+                found = await Keys(database).find(digest(key))
+                assert found is not None
+                await Keys(database).revoke(found.id)
+            finally:
+                await database.close()
+
+        asyncio.run(work())
 
     def client(self, key: str, **headers: str) -> OpenAI:
         return OpenAI(
@@ -116,7 +134,7 @@ class LiveProxy(Front):
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> LiveProxy:
-        built = app.build(self.config)
+        built = self._app = app.build(self.config)
         self._server = uvicorn.Server(
             uvicorn.Config(built, host="127.0.0.1", port=self.port, log_config=None, access_log=False, ws="none")
         )
@@ -132,6 +150,30 @@ class LiveProxy(Front):
         self._server.should_exit = True
         self._thread.join(30)
         assert not self._thread.is_alive(), "the proxy did not stop"
+
+    @property
+    def parts(self) -> app.Parts:
+        parts: app.Parts = self._app.state.parts
+        return parts
+
+    def index_everything(self) -> None:
+        """What the executor would do: bring every cube's index up to date."""
+
+        async def work() -> None:
+            database = db.open_database(self.config)
+            embedder = embed.make(self.config.memory.embedder, self.config.folder / "models")
+            index = Index(database, Store(self.config.store_root), embedder)
+            try:
+                for cube in await Cubes(database).every():
+                    await index.catch_up(cube.id)
+            finally:
+                await database.close()
+
+        asyncio.run(work())
+
+    def forget_handles(self) -> None:
+        """Make the proxy open its tables anew."""
+        self.parts.store.forget_every_handle()
 
 
 class Installation(Front):

@@ -149,13 +149,13 @@ class Batcher:
             work.logprobs.append(self._logprob(choice))
         if finish and not work.text.stopped:
             text += work.text.finish()
+        if finish:
+            self._free(slot)  # before the reader knows, who may come again at once
+        else:
+            work.todo = [choice.token]
         if text or finish:
             out.put(Delta(text, tuple(work.logprobs), finish))
             work.logprobs.clear()
-        if finish:
-            self._free(slot)
-        else:
-            work.todo = [choice.token]
 
     def _logprob(self, choice: Choice) -> TokenLogprob:
         def named(token: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:

@@ -69,7 +69,7 @@ def find_dates(text: str, now: float, *, prefer: Prefer = "near") -> list[DateSp
     found = _matches(text, moment, _CHINESE) if chinese else []
     if not chinese or re.search(r"[A-Za-z]{3}|\d-\d|\d/\d", text):
         found += _matches(text, moment, _ENGLISH)
-    found = _longest([_anchored(text, _timed(text, one)) for one in _longest(found)])
+    found = _longest([_placed(text, one) for one in _longest(found)])
     return [
         DateSpan(start.timestamp(), end.timestamp(), text[at:to], precision, at)
         for at, to, (start, end, precision) in _joined(text, found)
@@ -97,6 +97,13 @@ def _longest(found: list[_Found]) -> list[_Found]:
         elif one[1] - one[0] > kept[-1][1] - kept[-1][0]:
             kept[-1] = one
     return kept
+
+
+def _placed(text: str, one: _Found) -> _Found:
+    try:
+        return _anchored(text, _timed(text, one))
+    except (ValueError, OverflowError):  # no such hour, or beyond the calendar
+        return one
 
 
 def _timed(text: str, one: _Found) -> _Found:

@@ -45,13 +45,16 @@ _WEEK = r"(?:周|星期|礼拜|週)"
 
 
 def number(text: str) -> int:
-    """A Chinese or Arabic number below 100, or a year read digit by digit."""
+    """A Chinese or Arabic number below 100, or a year read digit by digit. Raises ValueError ("二三十" is no number)."""
     if text.isdecimal():
         return int(text)
-    if "十" in text:
-        tens, _, ones = text.partition("十")
-        return (DIGITS[tens] if tens else 1) * 10 + (DIGITS[ones] if ones else 0)
-    return int("".join(str(DIGITS[char]) for char in text))
+    try:
+        if "十" in text:
+            tens, _, ones = text.partition("十")
+            return (DIGITS[tens] if tens else 1) * 10 + (DIGITS[ones] if ones else 0)
+        return int("".join(str(DIGITS[char]) for char in text))
+    except KeyError as error:
+        raise ValueError(f"not a number: {text}") from error
 
 
 def _year(m: re.Match[str], moment: Moment) -> int | None:

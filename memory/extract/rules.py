@@ -21,6 +21,11 @@ from memory.types import Candidate, Kind, Turn
 LONGEST = 400  # characters of a clause; a longer one is no plain statement
 CONFIDENCE = 0.9
 _PLACE = re.compile(r"\{(\w+)\}")
+_ORDER = re.compile(  # "can you remind me to …?" is an order in the shape of a question
+    r"^(.{0,20}?)(?:can|could|would|will) you (?:please |pls )?(?=remind me (?:to|about)\b)"
+    r"|^(.{0,8}?)(?:能不能|可不可以|可以|能)(?:帮我)?(?=提醒我)",
+    re.IGNORECASE,
+)
 _ENDS = " \t\n,;:.!，；：。！、~…"
 
 
@@ -49,6 +54,10 @@ def extract(turn: Turn) -> list[Candidate]:
 def _of_sentence(sentence: str, language: Language, turn: Turn) -> list[Candidate]:
     if language.guard.search(sentence):
         return []
+    if order := _ORDER.match(sentence):
+        sentence = (
+            sentence[: order.end(1) if order[1] is not None else order.end(2)] + sentence[order.end() :]
+        ).rstrip("?？吗 ")
     standing = _standing(sentence, language, turn)
     if standing:
         return [standing]

@@ -195,7 +195,7 @@ _RULES = (
     # events
     _rule(Kind.EVENT, r"(?:I|we)(?:'ve|\s+have)?\s+{ADV}(?:moved|relocated)\s+(?:back\s+)?to\s+(?:the\s+)?(?P<e>{NAME})", "home.city", when="due", importance=0.7),
     _rule(Kind.EVENT, r"I(?:'ve|\s+have)?\s+(?:just|recently)\s+(?:started|got|accepted|landed|began|begun)\s+(?:an?|my)\s+(?:new\s+)?(?:job|position|role|internship|degree|apprenticeship|promotion)\b", when="due"),
-    _rule(Kind.EVENT, r"(?:(?:I|we)|my\s+{KIN}\s+(?:{NAME}\s+)?and\s+I)\s+{ADV}{PAST}\b", when="past", veto=_p(rf"{_TECH.pattern}|\byou\b|\b{{PAST}}\s+(?:it|that|those|them|this)\b|\b(?:there|here|used to|in the news|on the news|an article|a tweet|a post)\b")),
+    _rule(Kind.EVENT, r"(?:(?:I|we)|my\s+{KIN}\s+(?:{NAME}\s+)?and\s+I)\s+{ADV}{PAST}\b", when="past", veto=_p(rf"{_TECH.pattern}|\byou\b|\b{{PAST}}\s+(?:it|that|those|them|this)\b|\b(?:there|here|used to|approach|option|in the news|on the news|an article|a tweet|a post)\b")),
     _rule(Kind.EVENT, r"(?:{IAM}|we're\s+|we are\s+|my\s+{KIN}\s+(?:{NAME}\s+)?and I are\s+){ADV}{COMING}\b", when="future", veto=_p(rf"{_TECH.pattern}|\byou\b|\b(?:it|that|those|there|them)\b")),
     _rule(Kind.EVENT, r"(?:I|we)(?:'ve got|\s+{ADV}have|'ll have|\s+will have)\s+(?:an?|my|our|the|another)\s+(?:[\w'-]+\s+){0,4}?{DATE_NOUN}\b", when="future", veto=_TECH),
     _rule(Kind.EVENT, r"(?:my|our)\s+(?:[\w'-]+\s+){0,3}?{DATE_NOUN}(?:\s+(?:to|with|for|at|of|in)\s+[\w' ]{1,30}?)?\s+(?:is|was|will be|starts|got moved|has been moved)\b", when="due", veto=_p(rf"{_TECH.pattern}|\bbirthday\b|is (?!(?:on|in|at|next|this|tomorrow|scheduled|booked|set|due|\d))")),

@@ -165,7 +165,9 @@ def test_the_edges_of_the_calendar_raise_nothing(now: float) -> None:
         find_dates(text, now)
 
 
-@pytest.mark.parametrize("text", ["1 " * 50_000, "may " * 25_000, "the week before " * 6_000, "十" * 100_000, "周" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["1 " * 50_000, "may " * 25_000, "the week before " * 6_000, "十" * 100_000, "周" * 100_000]
+)
 def test_long_inputs_stay_cheap(text: str) -> None:
     started = time.process_time()
     find_dates(text, NOW)

@@ -141,7 +141,9 @@ async def test_ways_of_asking_go_from_schema_to_tool_to_words_to_repair() -> Non
 async def test_a_tool_call_is_read_with_arguments_as_text_or_object() -> None:
     for arguments in (GOOD, json.loads(GOOD)):
         call = {"function": {"name": "save_memories", "arguments": arguments}}
-        assert await texts(REFUSED, {"choices": [{"message": {"content": None, "tool_calls": [call]}}]}) == ["I live in Oslo"]
+        assert await texts(REFUSED, {"choices": [{"message": {"content": None, "tool_calls": [call]}}]}) == [
+            "I live in Oslo"
+        ]
 
 
 async def test_content_in_parts_is_read() -> None:
@@ -224,6 +226,8 @@ async def test_a_model_that_obeys_the_transcript_gives_nothing() -> None:
     [
         ("I have a dog", "I have a dog named Max"),  # a name that was never said
         ("I have two dogs", "I have 3 dogs"),  # another number
+        ("I have 2 dogs", "I have three dogs"),
+        ("我有两个孩子", "我有三个孩子"),
         ("I went to the market", "I enjoy vegetarian cooking classes"),  # other words
         ("我喜欢爬山", "我住在北京"),  # other characters
         ("我喜欢爬山", "The user enjoys mountain climbing"),  # translated
@@ -249,7 +253,7 @@ def test_what_the_turns_say_in_other_words_is_kept(user: str, text: str) -> None
     assert kept(user, item(text=text, slot="")) is not None
 
 
-@pytest.mark.parametrize("turns", [[2], [0], ["x"], [99], True, {"a": 1}.get("b", "none")])
+@pytest.mark.parametrize("turns", [[2], [0], ["x"], [99], True, "none"])
 def test_an_item_must_cite_a_turn_that_exists(turns: Any) -> None:
     assert checked([item(turns=turns)], [turn(), turn("hi", 3)][:1]) == ()
 
@@ -268,7 +272,13 @@ def test_of_several_cited_turns_the_one_that_says_it_is_the_source() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "expected"),
-    [("Preference", Kind.PREFERENCE), ("todo", Kind.TASK), ("banana", Kind.FACT), (None, Kind.FACT), (["x"], Kind.FACT)],
+    [
+        ("Preference", Kind.PREFERENCE),
+        ("todo", Kind.TASK),
+        ("banana", Kind.FACT),
+        (None, Kind.FACT),
+        (["x"], Kind.FACT),
+    ],
 )
 def test_an_unknown_kind_becomes_the_nearest_known(kind: Any, expected: Kind) -> None:
     found = kept("I live in Oslo", item(kind=kind))

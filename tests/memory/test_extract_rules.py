@@ -1,7 +1,8 @@
 """Rules against labelled turns (data/extract_rules.jsonl), and what each candidate carries.
 
-The set has three parts: `dev` was tuned on; `held` was written before the first rule and looked at late; `blind` was
-written after everything else, to see what a fresh batch gives.
+`dev` was tuned on. The others were written unseen by the rules, measured, and only then looked at: `held` before the first
+rule (first measured at precision 0.94, recall 0.97; all four errors were missing labels), `blind` and `last` after tuning,
+in looser language (0.90 and 0.92, recall 0.58 and 0.44: what to expect of the rules in the field).
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def test_the_set_is_large_mixed_and_half_of_it_holds_nothing() -> None:
     assert sum(not row["expect"] for row in ROWS) / len(ROWS) >= 0.4
 
 
-@pytest.mark.parametrize(("part", "least"), [("dev", 0.95), ("held", 0.95), ("blind", 0.9)])
+@pytest.mark.parametrize(("part", "least"), [("dev", 0.95), ("held", 0.95), ("blind", 0.95), ("last", 0.95)])
 def test_what_is_extracted_is_right(part: str, least: float) -> None:
     score = Score([row for row in ROWS if row["part"] == part])
     print(f"\n{part}: precision {score.precision():.3f}\n{score.report()}")
@@ -162,6 +163,11 @@ def test_a_standing_instruction_says_when_and_then() -> None:
 
 def test_the_assistants_words_are_not_read() -> None:
     assert extract(turn("ok", assistant_text="I live in Oslo. Your name is Anna.")) == []
+
+
+@pytest.mark.parametrize("text", ["Hey, can you please remind me to call Ann tomorrow?", "能提醒我明天交报告吗？"])
+def test_an_order_in_the_shape_of_a_question_is_a_task(text: str) -> None:
+    assert only(text).kind is Kind.TASK
 
 
 def test_the_same_statement_twice_is_one_candidate() -> None:

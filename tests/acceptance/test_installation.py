@@ -1,0 +1,135 @@
+"""`memrelay serve` whole: its processes, their deaths, and what survives."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes import RecordingUpstream
+from tests.live import Installation, wait_for
+
+ROUNDS = int(os.environ.get("MEMRELAY_KILL_ROUNDS", "10"))
+
+
+def ask(text: str) -> dict[str, Any]:
+    return {"model": "m", "messages": [{"role": "user", "content": text}]}
+
+
+@pytest.fixture
+def installation(data: Path, upstream: RecordingUpstream) -> Iterator[Installation]:
+    upstreams = [{"name": "recording", "kind": "openai", "base_url": upstream.url}]
+    with Installation(data, upstreams=upstreams, executor={"sweep_s": 1}) as running:
+        yield running
+
+
+def indexed(installation: Installation, key: str) -> bool:
+    """Whether the executor has worked through everything."""
+    status, body = installation.api(key, "GET", "/v1/memory/jobs")
+    return status == 200 and bool(body["data"]) and all(job["state"] == "done" for job in body["data"])
+
+
+def test_what_was_said_is_extracted_and_indexed(
+    installation: Installation, upstream: RecordingUpstream
+) -> None:
+    key = installation.key()
+    client = installation.client(key)
+    client.chat.completions.create(**ask("My name is Ottoline and I live in Bergen. I am allergic to peanuts."))
+    wait_for(lambda: indexed(installation, key), "the executor")
+    kinds = {item["kind"] for item in installation.items(key)}
+    assert {"episode", "identity"} <= kinds
+    assert list((installation.data / "lance").rglob("*.lance"))
+    client.chat.completions.create(
+        model="m", messages=[{"role": "system", "content": "Be kind."}, *ask("Hi there!")["messages"]]
+    )
+    assert "Ottoline" in upstream.last.messages[0]["content"]  # the stable block, behind the client's own system text
+    assert upstream.last.messages[0]["content"].startswith("Be kind.")
+    _, jobs = installation.api(key, "GET", "/v1/memory/jobs")
+    assert jobs["data"][-1]["task"] == "learn"
+    assert jobs["data"][-1]["result"]["turns"] == 1
+    other = installation.key()
+    assert installation.api(other, "GET", f"/v1/memory/jobs/{jobs['data'][0]['id']}")[0] == 404
+
+
+@pytest.mark.parametrize("damage", ["deleted", "truncated", "flipped"])
+def test_a_damaged_index_is_rebuilt_at_the_next_start(
+    installation: Installation, upstream: RecordingUpstream, damage: str
+) -> None:
+    key = installation.key()
+    client = installation.client(key)
+    facts = {thing: f"zq{thing}{len(thing)}" for thing in ("kettle", "ladder", "guitar", "bucket", "mirror")}
+    for thing, name in facts.items():
+        client.chat.completions.create(**ask(f"My {thing} is called {name}."))
+    wait_for(lambda: indexed(installation, key), "the executor")
+    installation.stop()
+    spoil(installation.data / "lance", damage)
+    installation.start()
+    for thing, name in facts.items():
+        assert name in json.dumps(installation.search(key, f"What is my {thing} called?"))
+    wait_for(lambda: any(job["task"] == "rebuild" and (job["result"] or {}).get("action") == "rebuilt"
+                         for job in installation.api(key, "GET", "/v1/memory/jobs")[1]["data"]), "the rebuild")  # fmt: skip
+    for thing, name in facts.items():
+        client.chat.completions.create(**ask(f"What is my {thing} called?"))
+        assert name in upstream.last.prompt
+
+
+def spoil(folder: Path, damage: str) -> None:
+    if damage == "deleted":
+        shutil.rmtree(folder)
+        return
+    tables = list(folder.rglob("*.lance/data/*.lance"))
+    assert tables
+    for path in tables:
+        raw = bytearray(path.read_bytes())
+        if damage == "truncated":
+            path.write_bytes(raw[: len(raw) // 2])
+        else:
+            for at in range(16, 400, 7):  # among the vectors and texts at the beginning of the file
+                raw[at] ^= 0x55
+            path.write_bytes(raw)
+
+
+def test_kill_9_of_everything_right_after_an_answer_loses_and_doubles_nothing(installation: Installation) -> None:
+    key = installation.key()
+    for number in range(ROUNDS):
+        client = installation.client(key)
+        stream = number % 2 == 0
+        answer = client.chat.completions.create(**ask(f"My locker zqround{number} holds a book."), stream=stream)
+        if stream:
+            for _ in answer:
+                pass
+        installation.kill_everything()
+        installation.start()
+    wait_for(lambda: indexed(installation, key), "the executor", 60)
+    for number in range(ROUNDS):
+        episodes = installation.items(key, kind="episode", status="all")
+        assert len([item for item in episodes if f"zqround{number} " in item["text"]]) == 1
+        hits = installation.search(key, f"locker zqround{number}", kinds=["episode"])
+        assert len([hit for hit in hits if f"zqround{number} " in hit["text"]]) == 1
+
+
+def test_a_crashed_child_is_started_again_and_ready_says_so(installation: Installation) -> None:
+    key = installation.key()
+    before = installation.processes()
+    os.kill(before["executor"]["pid"], signal.SIGKILL)
+    wait_for(lambda: installation.processes()["executor"]["restarts"] == 1, "the restart to be told")
+    installation.client(key).chat.completions.create(**ask("My spade is blunt."))
+    wait_for(lambda: installation.processes()["executor"]["state"] == "running", "the executor")
+    wait_for(lambda: indexed(installation, key), "the executor to work", 60)
+    assert installation.processes()["proxy"]["pid"] == before["proxy"]["pid"]
+
+
+def test_a_clean_stop_leaves_no_process_and_no_unfinished_work(installation: Installation) -> None:
+    key = installation.key()
+    installation.client(key).chat.completions.create(**ask("My wheelbarrow squeaks."))
+    pids = [entry["pid"] for entry in installation.processes().values()]
+    installation.stop()
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    installation.start()
+    assert [item["text"] for item in installation.items(key, kind="episode")] == ["My wheelbarrow squeaks."]
