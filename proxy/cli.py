@@ -100,7 +100,8 @@ main.add_command(memories)
 @click.option("--host", metavar="ADDRESS", help="Overrides server.host.")
 @click.option("--port", type=int, metavar="PORT", help="Overrides server.port.")
 @click.option("--engine-port", type=int, default=0, metavar="PORT", help="Where the local model listens (loopback).")
-def serve(session: Session, role: str, host: str | None, port: int | None, engine_port: int) -> None:
+@click.option("--supervised", is_flag=True, hidden=True, help="End when the parent process ends.")
+def serve(session: Session, role: str, host: str | None, port: int | None, engine_port: int, supervised: bool) -> None:
     """Serve; prints the base URL and, the first time, a key."""
     server = session.config.server
     server = msgspec.structs.replace(server, host=host or server.host, port=port or server.port)
@@ -114,6 +115,8 @@ def serve(session: Session, role: str, host: str | None, port: int | None, engin
         sys.exit(asyncio.run(start.serve(config, _config_path(), engine_port, session.console)))
     from proxy import roles
 
+    if supervised:
+        roles.die_with_parent()
     runs = {"proxy": roles.proxy, "executor": roles.executor, "engine": roles.engine}
     asyncio.run(runs[role](config, engine_port or config.engine.port))
 
@@ -374,10 +377,11 @@ def _with_parts(session: Session, work: Callable[[Any], Coroutine[Any, Any, T]])
 @click.option("--rebuild", is_flag=True, help="Build every index anew from SQL.")
 def doctor(session: Session, rebuild: bool) -> None:
     """Look for damage; an index that is damaged is built anew."""
-    from proxy import db, start
+    from proxy import db
+    from proxy.doctor import examine
 
     db.upgrade(session.config)
-    body = asyncio.run(start.examine(session.config, rebuild=rebuild))
+    body = asyncio.run(examine(session.config, rebuild=rebuild))
 
     def show(console: Console) -> None:
         console.print(f"database: {body['database']}")

@@ -18,10 +18,11 @@ from typing import Any
 
 import msgspec
 
+from proxy import bodies
 from proxy.auth import Principal
 from proxy.config import ConfigError
 from proxy.errors import ApiError
-from proxy.splice import Append, Lead, splice
+from proxy.splice import Edit, splice
 from proxy.stream import Answer
 from scheduler.executor import where
 
@@ -35,7 +36,7 @@ class Exchange:
     id: str
     principal: Principal
     headers: Mapping[str, str]  # the client's, names in lower case
-    body: dict[str, Any]  # the request as parsed; read it, change it through `edit` and `replace`
+    parsed: dict[str, Any]  # the request as it came
     raw: bytes  # the request as it will be sent
     received_at: float
     path: str = "/chat/completions"
@@ -43,6 +44,14 @@ class Exchange:
     answer: Answer | None = None
     response_headers: dict[str, str] = field(default_factory=dict)  # added to the answer's headers
     notes: dict[str, Any] = field(default_factory=dict)
+    _stale: bool = False
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The request as it will be sent; read it, change it through `edit` and `replace`."""
+        if self._stale:
+            self.parsed, self._stale = bodies.parse(self.raw), False
+        return self.parsed
 
     @property
     def model(self) -> str:
@@ -51,19 +60,18 @@ class Exchange:
 
     @property
     def messages(self) -> list[Any]:
-        """The messages as the client sent them, or as a hook replaced them."""
+        """The messages as they will be sent."""
         messages = self.body.get("messages")
         return messages if isinstance(messages, list) else []
 
-    def edit(self, edits: Sequence[Append | Lead]) -> None:
+    def edit(self, edits: Sequence[Edit]) -> None:
         """Add text to messages; every other byte of the request stays. Raises splice.CannotSplice."""
         if edits:
-            self.raw = splice(self.raw, edits)
+            self.raw, self._stale = splice(self.raw, edits), True
 
     def replace(self, body: dict[str, Any]) -> None:
         """Send another body altogether (written anew as JSON)."""
-        self.body = body
-        self.raw = msgspec.json.encode(body)
+        self.parsed, self.raw, self._stale = body, msgspec.json.encode(body), False
 
 
 class Hook:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
+import os
 import signal
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,9 +31,19 @@ from scheduler.executor import Executor
 from scheduler.queue import DbosQueue
 
 if TYPE_CHECKING:
-    from memory.engine import EngineSettings
+    from memory.engine.settings import EngineSettings
 
 log = logging.getLogger(__name__)
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to end this process when the supervisor ends, even by kill -9 (Linux only)."""
+    parent = os.getppid()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if parent == 1:  # it ended before we could ask
+        sys.exit(1)
 
 
 async def proxy(config: Config, engine_port: int) -> None:
@@ -98,7 +112,7 @@ async def engine(config: Config, port: int) -> None:
 
 
 def _engine_settings(config: Config) -> EngineSettings:
-    from memory.engine import EngineSettings, bundled_model
+    from memory.engine.settings import EngineSettings, bundled_model
 
     upstream = config.local_model
     if upstream is None:

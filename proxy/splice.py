@@ -27,17 +27,28 @@ class Append:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepend:
+    """Put `text` before what message `index` says (into its string, or as its first text part)."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Lead:
     """Put a system message with `text` before all others."""
 
     text: str
 
 
+Edit = Append | Prepend | Lead
+
+
 class CannotSplice(Exception):
     """The message at that place has no content that text can be added to."""
 
 
-def splice(body: bytes, edits: Sequence[Append | Lead], *, field: str = "messages") -> bytes:
+def splice(body: bytes, edits: Sequence[Edit], *, field: str = "messages") -> bytes:
     """`body` with the edits made to the array `field`. Raises CannotSplice."""
     start = _value_of(body, field)
     if start is None or body[start : start + 1] != b"[":
@@ -51,7 +62,7 @@ def splice(body: bytes, edits: Sequence[Append | Lead], *, field: str = "message
         elif not 0 <= edit.index < len(elements):
             raise CannotSplice(f"no message {edit.index}")
         else:
-            inserts.append(_append(body, elements[edit.index][0], edit.text))
+            inserts.append(_into(body, elements[edit.index][0], edit))
     out, at = [], 0
     for place, added in sorted(inserts, key=lambda insert: insert[0]):
         out += [body[at:place], added]
@@ -59,18 +70,22 @@ def splice(body: bytes, edits: Sequence[Append | Lead], *, field: str = "message
     return b"".join([*out, body[at:]])
 
 
-def _append(body: bytes, message: int, text: str) -> tuple[int, bytes]:
+def _into(body: bytes, message: int, edit: Append | Prepend) -> tuple[int, bytes]:
+    """(place, bytes to insert there) for one message."""
     content = _value_of(body, "content", message) if body[message : message + 1] == b"{" else None
     if content is None:
         raise CannotSplice("the message has no content")
     end = _end(body, content)
+    first = isinstance(edit, Prepend)
+    place = content + 1 if first else end - 1
     if body[content : content + 1] == b'"':
-        joined = "\n\n" + text if end - content > 2 else text
-        return end - 1, msgspec.json.encode(joined)[1:-1]
+        gap = "\n\n" if end - content > 2 else ""
+        return place, msgspec.json.encode(edit.text + gap if first else gap + edit.text)[1:-1]
     if body[content : content + 1] == b"[":
-        part = msgspec.json.encode({"type": "text", "text": text})
-        empty = _skip(body, content + 1) == end - 1
-        return end - 1, part if empty else b"," + part
+        part = msgspec.json.encode({"type": "text", "text": edit.text})
+        if _skip(body, content + 1) == end - 1:
+            return place, part
+        return place, part + b"," if first else b"," + part
     raise CannotSplice("the content is neither text nor parts")
 
 

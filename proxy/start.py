@@ -1,24 +1,16 @@
-"""What `memrelay serve` and `memrelay doctor` do around the processes: prepare, say where it is, examine."""
+"""What `memrelay serve` does around the processes: prepare, supervise, say where it is. Imports nothing heavy."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from rich.console import Console
 
 from memory import embed
-from memory.cube import Cubes
-from memory.index import Index
-from memory.sql import DatabaseError
-from memory.store import Store
 from proxy import db, supervise
 from proxy.config import Config
 from proxy.keys import Keys, NewKey
-from proxy.status import read_processes
 from proxy.supervise import Supervisor
-from scheduler.jobs import QueueError
-from scheduler.queue import DbosQueue
 
 _UP_S = 120.0
 
@@ -74,38 +66,3 @@ async def _say(config: Config, engine_port: int, made: NewKey | None, console: C
         markup=False,
         soft_wrap=True,
     )
-
-
-async def examine(config: Config, *, rebuild: bool) -> dict[str, Any]:
-    """The state of the database and of every index; repairs indexes, through the executor when one is running."""
-    database = db.open_database(config)
-    running = bool(read_processes(config.folder))
-    cubes: list[dict[str, Any]] = []
-    fault = "ok"
-    try:
-        embedder = await asyncio.to_thread(embed.make, config.memory.embedder, config.folder / "models")
-        index = Index(database, Store(config.store_root), embedder)
-        for info in await Cubes(database).every():
-            found = await index.verify(info.id)
-            action = found or "ok"
-            if running and (found or rebuild):
-                action += ": " + await _ask_executor(config, info.id)
-            elif found or rebuild:
-                done = await index.rebuild(info.id)
-                action += f": rebuilt, {done.pieces} pieces"
-            cubes.append({"id": info.id, "index": action})
-    except DatabaseError as error:
-        fault = str(error)
-    finally:
-        await database.close()
-    return {"database": fault, "running": running, "cubes": cubes}
-
-
-async def _ask_executor(config: Config, cube: str) -> str:
-    queue = DbosQueue(config.queue_url)
-    try:
-        return f"job {await queue.put('rebuild', cube, {'force': 'yes'}, priority=1)}"
-    except QueueError:
-        return "the executor cannot be asked; stop the server and run this again"
-    finally:
-        await queue.close()

@@ -7,7 +7,6 @@ when it is killed, so nothing is left behind that holds the port.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import os
 import signal
@@ -28,7 +27,6 @@ log = logging.getLogger(__name__)
 _PAUSES_S = (0.2, 0.5, 1, 2, 5, 10, 30)
 _WELL_AFTER_S = 60.0
 _STOP_S = 25.0
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(slots=True)
@@ -74,7 +72,7 @@ class Supervisor:
 
     async def _keep(self, child: Child) -> None:
         while not self._stop.is_set():
-            child.process = await asyncio.create_subprocess_exec(*child.command, preexec_fn=_die_with_parent)
+            child.process = await asyncio.create_subprocess_exec(*child.command)
             child.started_at = time.time()
             child.state = "running"
             self._tell()
@@ -119,12 +117,6 @@ class Supervisor:
         )
 
 
-def _die_with_parent() -> None:
-    """In the child, before its program starts: ask the kernel to end it when the supervisor ends (Linux)."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 def _how(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
@@ -132,7 +124,7 @@ def _how(code: int) -> str:
 def commands(config: Config, config_path: str | None, engine_port: int) -> dict[str, Sequence[str]]:
     """The command line of each process."""
     base = [sys.executable, "-m", "proxy.cli", "serve", "--data", str(config.folder), "--engine-port", str(engine_port)]
-    base += ["--host", config.server.host, "--port", str(config.server.port)]
+    base += ["--supervised", "--host", config.server.host, "--port", str(config.server.port)]
     if config_path:
         base += ["--config", config_path]
     roles = ["proxy", "executor", *(["engine"] if config.local_model else [])]

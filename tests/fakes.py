@@ -31,11 +31,13 @@ class Received:
 
     @property
     def body(self) -> dict[str, Any]:
-        return json.loads(self.raw)
+        parsed: dict[str, Any] = json.loads(self.raw)
+        return parsed
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        return self.body["messages"]
+        messages: list[dict[str, Any]] = self.body["messages"]
+        return messages
 
     @property
     def prompt(self) -> str:

@@ -112,7 +112,8 @@ class Front:
     def search(self, key: str, query: str, **given: Any) -> list[dict[str, Any]]:
         status, body = self.api(key, "POST", "/v1/memory/search", {"query": query, **given})
         assert status == 200, body
-        return body["data"]
+        hits: list[dict[str, Any]] = body["data"]
+        return hits
 
 
 def _named(headers: dict[str, str]) -> dict[str, str]:

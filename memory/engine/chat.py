@@ -85,11 +85,12 @@ def _sampling(body: Body) -> Sampling:
     if top is not None and logprobs is not True:
         raise InvalidChat("top_logprobs needs logprobs: true", param="top_logprobs")
     seed = _integer(body, "seed")
+    # where the client says nothing: what suits small models, which ramble at the wire's own default of 1.0
     return Sampling(
-        temperature=_number(body, "temperature", 0, 2, 1.0),
+        temperature=_number(body, "temperature", 0, 2, 0.7),
         top_p=_number(body, "top_p", 0, 1, 1.0),
-        top_k=_integer(body, "top_k", -1) or 0,
-        min_p=_number(body, "min_p", 0, 1, 0.0),
+        top_k=40 if body.get("top_k") is None else max(0, _integer(body, "top_k", -1) or 0),
+        min_p=_number(body, "min_p", 0, 1, 0.05),
         seed=None if seed is None else seed % 2**64,
         frequency_penalty=_number(body, "frequency_penalty", -2, 2, 0.0),
         presence_penalty=_number(body, "presence_penalty", -2, 2, 0.0),

@@ -81,9 +81,7 @@ def _upstream(entry: UpstreamConfig, engine_port: int) -> Upstream:
         )
     if entry.kind == "llama":
         base_url = f"http://127.0.0.1:{engine_port}/v1"
-        return LocalUpstream(
-            entry.name, base_url, connect_timeout_s=entry.connect_timeout_s, timeout_s=entry.timeout_s
-        )
+        return LocalUpstream(entry.name, base_url, connect_timeout_s=entry.connect_timeout_s, timeout_s=entry.timeout_s)
     return WireUpstream(
         entry.name,
         entry.base_url,

@@ -35,9 +35,7 @@ def indexed(installation: Installation, key: str) -> bool:
     return status == 200 and bool(body["data"]) and all(job["state"] == "done" for job in body["data"])
 
 
-def test_what_was_said_is_extracted_and_indexed(
-    installation: Installation, upstream: RecordingUpstream
-) -> None:
+def test_what_was_said_is_extracted_and_indexed(installation: Installation, upstream: RecordingUpstream) -> None:
     key = installation.key()
     client = installation.client(key)
     client.chat.completions.create(**ask("My name is Ottoline and I live in Bergen. I am allergic to peanuts."))

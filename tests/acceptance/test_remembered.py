@@ -108,9 +108,9 @@ def test_only_the_block_is_added_to_the_bytes(live: LiveProxy, upstream: Recordi
     live.client(key).chat.completions.create(model="m", messages=ask("My cat is called Ida."))
     raw = b'{ "n":1.0, "messages" : [ {"content":"My cat\\u0027s name?", "role":"user"} ],"model":"m", "x":1e-7 }'
     httpx.post(f"{live.url}/v1/chat/completions", content=raw, headers={"authorization": f"Bearer {key}"})
-    head, tail = raw.split(b'name?"')
-    assert upstream.last.raw.startswith(head + b"name?")
-    assert upstream.last.raw.endswith(b'"' + tail)
+    head, tail = raw.split(b"My cat")
+    assert upstream.last.raw.startswith(head)
+    assert upstream.last.raw.endswith(b"My cat" + tail)
     assert b"Ida" in upstream.last.raw
 
 
