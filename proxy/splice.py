@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# possessive: a 20 MB image is one string, and backtracking into it would take seconds and gigabytes
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _SPACE = re.compile(rb"[ \t\n\r]*")
 _SCALAR = re.compile(rb"[^\s,\]}]+")
-_INSIDE = re.compile(rb'[{}\[\]]|"(?:[^"\\]|\\.)*"', re.DOTALL)
+_INSIDE = re.compile(rb'[{}\[\]]|"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,29 @@ class CannotSplice(Exception):
 
 
 def splice(body: bytes, edits: Sequence[Edit], *, field: str = "messages") -> bytes:
-    """`body` with the edits made to the array `field`. Raises CannotSplice."""
+    """`body` with the edits made to the array `field`, whose places are those before any edit. Raises CannotSplice."""
+    for round_ in _rounds(edits):
+        body = _splice(body, round_, field)
+    return body
+
+
+def _rounds(edits: Sequence[Edit]) -> list[list[Edit]]:
+    """Edits of one message are made one after the other; a Lead, which moves every place, comes last."""
+    rounds: list[list[Edit]] = []
+    taken: list[set[int]] = []
+    for edit in sorted(edits, key=lambda edit: isinstance(edit, Lead)):
+        place = -1 if isinstance(edit, Lead) else edit.index
+        free = [i for i, places in enumerate(taken) if place not in places]
+        at = (free[-1] if isinstance(edit, Lead) else free[0]) if free else len(rounds)
+        if at == len(rounds):
+            rounds.append([])
+            taken.append(set())
+        rounds[at].append(edit)
+        taken[at].add(place)
+    return rounds
+
+
+def _splice(body: bytes, edits: Sequence[Edit], field: str) -> bytes:
     start = _value_of(body, field)
     if start is None or body[start : start + 1] != b"[":
         raise CannotSplice(f"no array {field}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proxy.errors import Forbidden
 from proxy.hooks import Exchange, Hook
-from proxy.splice import Append
+from proxy.splice import Append, Lead
 
 
 class Faulty(Hook):
@@ -44,3 +44,10 @@ class Bouncer(Hook):
     async def on_request(self, exchange: Exchange) -> None:
         if "forbidden" in str(exchange.messages):
             raise Forbidden("not here")
+
+
+class Leading(Hook):
+    """Puts a system message before all others."""
+
+    async def on_request(self, exchange: Exchange) -> None:
+        exchange.edit([Lead("House rules apply.")])
