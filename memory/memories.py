@@ -138,6 +138,15 @@ async def select(connection: AsyncConnection, *where: sa.ColumnElement[bool], li
     return [from_row(row) for row in (await connection.execute(query)).all()]
 
 
+async def archive(connection: AsyncConnection, memory: Memory, *, at: float, valid_to: float) -> None:
+    """Take a memory that is no longer said out of retrieval; the value that it had closed holds again."""
+    await save(connection, memory.evolve(status=Status.ARCHIVED, valid_to=valid_to), action="archive", at=at)
+    table = sql.memories
+    closed = (table.c.cube == memory.cube, table.c.id == memory.supersedes, table.c.valid_to == memory.valid_from)
+    for before in await select(connection, *closed, table.c.status == Status.SUPERSEDED.value):
+        await save(connection, before.evolve(status=Status.ACTIVE, valid_to=None), action="restore", at=at)
+
+
 async def forget(connection: AsyncConnection, cube: str, ids: Sequence[str], at: float) -> list[str]:
     """Erase memories: what remains of each is a row without content, so that readers and the index learn of it."""
     done: list[str] = []
@@ -264,8 +273,11 @@ class Memories:
             found = await select(connection, *here)
             if not found:
                 return None
-            gone = [memory]
-            said_in = sorted({source.turn for source in found[0].sources if source.turn})
+            repeated = await select(
+                connection, table.c.cube == cube, table.c.supersedes == memory, table.c.status == Status.MERGED.value
+            )
+            gone = [memory, *(other.id for other in repeated)]
+            said_in = sorted({source.turn for one in (found[0], *repeated) for source in one.sources if source.turn})
             for turn in said_in:
                 query = sa.select(lineage.c.memory).where(lineage.c.cube == cube, lineage.c.turn == turn)
                 ids = [row[0] for row in (await connection.execute(query)).all()]

@@ -1,8 +1,8 @@
 """Organising: candidates become memories. Each is added, found to say the same as one we have, or supersedes an older one.
 
 Exact duplicates (after folding case, accents and spacing) and near ones (same kind, cosine at least NEAR_DUPLICATE, same
-numbers and names) add their turn to the memory that is there. A candidate with a slot closes the older value of that slot.
-Ids come from turn, kind and text, so that running twice leaves the same rows.
+numbers, no word exchanged) add their turn to the memory that is there. A candidate with a slot closes the older value of
+that slot. Ids come from turn, kind and text, so that running twice leaves the same rows.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from memory import sql
-from memory.memories import digest, save, select
+from memory.memories import archive, digest, save, select
 from memory.models import Embedder
 from memory.sql import Database
-from memory.turns import mark_extracted
+from memory.turns import mark_extracted, still_standing
 from memory.types import Candidate, Kind, Memory, Source, Status, Turn, stable_id
 from memory.words import fold, terms
 
 NEAR_DUPLICATE = 0.95
-_FIXED = re.compile(r"\d+(?:[.,:]\d+)*")
-_NEGATION = re.compile(
-    r"\b(?:not|no|never|don't|doesn't|isn't|won't|can't|hate|dislike|without)\b|不|没|别|讨厌", re.IGNORECASE
+# numbers, and the small words on which the direction of a sentence hangs
+_FIXED = re.compile(
+    r"\d+(?:[.,:]\d+)*|\b(?:from|to|into|before|after|above|below|over|under|until|since|my|your|his|her|our|their)\b"
 )
+_NEGATION = re.compile(r"\b(?:not|no|never|cannot|hate|dislike|without)\b|n['’]t\b|不|没|别|讨厌")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +60,24 @@ class Organiser:
 
         async def work(connection: AsyncConnection) -> Organised:
             added = skipped = superseded = 0
-            await _withdraw(connection, cube, turns, keep={memory.id for memory in proposals}, at=at)
-            for turn in turns:
+            # extraction takes its time: what was erased or edited away meanwhile teaches nothing
+            standing = await still_standing(connection, turns)
+            await _withdraw(connection, cube, standing, keep={memory.id for memory in proposals}, at=at)
+            for turn in standing:
                 await _merge_repeated_episode(connection, cube, turn, at)
+            learned_from = {turn.id for turn in standing}
             for memory, slot, near in zip(proposals, slots, same, strict=True):
+                if memory.sources[0].turn not in learned_from:
+                    continue
                 twin = await _twin(connection, memory, near)
                 if twin is not None:
                     await _cite(connection, twin, memory, at)
                     skipped += 1
                     continue
-                closed = await _supersede(connection, memory, slot, at) if slot else None
-                await save(connection, memory.evolve(supersedes=closed), action="add", at=at, slot=slot)
+                placed = await _supersede(connection, memory, slot, at) if slot else memory
+                await save(connection, placed, action="add", at=at, slot=slot)
                 added += 1
-                superseded += closed is not None
+                superseded += placed.supersedes is not None
             await mark_extracted(connection, turns)
             return Organised(added, skipped, superseded)
 
@@ -105,13 +111,18 @@ class Organiser:
 
 
 def says_the_same(a: str, b: str) -> bool:
-    """False when numbers, negation or more than one word in eight differ: vectors are blind to just these."""
-    if sorted(_FIXED.findall(a)) != sorted(_FIXED.findall(b)):
+    """False when numbers, direction, negation or the order of words differ, when a word is exchanged for another, or when
+    more than one word in eight is added: vectors are blind to just these."""
+    one, two = fold(a), fold(b)
+    if _FIXED.findall(one) != _FIXED.findall(two) or len(_NEGATION.findall(one)) != len(_NEGATION.findall(two)):
         return False
-    if len(_NEGATION.findall(a)) != len(_NEGATION.findall(b)):
+    first, second = terms(a), terms(b)
+    only_first, only_second = set(first) - set(second), set(second) - set(first)
+    if only_first and only_second:
         return False
-    one, two = set(terms(a)), set(terms(b))
-    return len(one ^ two) <= max(len(one | two) // 8, 0)
+    if [t for t in first if t not in only_first] != [t for t in second if t not in only_second]:
+        return False
+    return len(only_first | only_second) <= len({*first, *second}) // 8
 
 
 def _memory(candidate: Candidate, turn: Turn, at: float) -> Memory:
@@ -144,7 +155,7 @@ async def _withdraw(connection: AsyncConnection, cube: str, turns: Sequence[Turn
     where = (table.c.cube == cube, table.c.id.in_(from_here), table.c.kind != Kind.EPISODE.value)
     for memory in await select(connection, *where, table.c.status == Status.ACTIVE.value):
         if memory.id not in keep and {source.turn for source in memory.sources} <= set(ids):
-            await save(connection, memory.evolve(status=Status.ARCHIVED, valid_to=at), action="archive", at=at)
+            await archive(connection, memory, at=at, valid_to=at)
 
 
 async def _merge_repeated_episode(connection: AsyncConnection, cube: str, turn: Turn, at: float) -> None:
@@ -167,9 +178,12 @@ async def _twin(connection: AsyncConnection, memory: Memory, near: str | None) -
     alike = table.c.digest == digest(memory.text)
     if near is not None:
         alike = sa.or_(alike, table.c.id == near)
-    where = (table.c.cube == memory.cube, table.c.kind == memory.kind.value, table.c.status == Status.ACTIVE.value)
-    found = await select(connection, *where, alike)
-    return found[0] if found else None
+    says_it = sa.and_(table.c.kind == memory.kind.value, table.c.status == Status.ACTIVE.value, alike)
+    # learned from this very turn before: superseded since then, or written otherwise by its owner
+    stands = table.c.status.in_([Status.ACTIVE.value, Status.SUPERSEDED.value, Status.MERGED.value])
+    itself = sa.and_(table.c.id == memory.id, stands)
+    found = await select(connection, table.c.cube == memory.cube, sa.or_(says_it, itself))
+    return min(found, key=lambda twin: twin.id != memory.id, default=None)
 
 
 async def _cite(connection: AsyncConnection, twin: Memory, again: Memory, at: float) -> None:
@@ -179,13 +193,17 @@ async def _cite(connection: AsyncConnection, twin: Memory, again: Memory, at: fl
         await save(connection, twin.evolve(sources=sources, confidence=confidence), action="update", at=at)
 
 
-async def _supersede(connection: AsyncConnection, memory: Memory, slot: str, at: float) -> str | None:
-    """Close the older values of the slot; returns the newest of them."""
+async def _supersede(connection: AsyncConnection, memory: Memory, slot: str, at: float) -> Memory:
+    """Close the older values of the slot; returns the memory with the newest of them, itself closed when it is not the
+    latest that was said."""
     table = sql.memories
     where = (table.c.cube == memory.cube, table.c.slot == slot, table.c.status == Status.ACTIVE.value)
-    older = [other for other in await select(connection, *where) if other.message_time <= memory.message_time]
-    for other in older:
-        if other.id != memory.id:
+    others = await select(connection, *where, table.c.id != memory.id)
+    for other in others:
+        if other.message_time <= memory.message_time:
             closed = other.evolve(status=Status.SUPERSEDED, valid_to=memory.valid_from)
             await save(connection, closed, action="supersede", at=at)
-    return older[-1].id if older and older[-1].id != memory.id else None
+            memory = memory.evolve(supersedes=other.id)
+        elif memory.status is Status.ACTIVE:
+            memory = memory.evolve(status=Status.SUPERSEDED, valid_to=other.valid_from)
+    return memory

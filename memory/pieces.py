@@ -7,6 +7,7 @@ Each side of an episode is searched on its own, long texts in passages, and ever
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from datetime import UTC, datetime
 
 from memory.store import Piece
@@ -14,7 +15,7 @@ from memory.types import Memory
 
 PASSAGE = 900  # characters; about what the default embedder reads (256 tokens)
 MOST = 64  # passages of one side: a pasted book is found by its first 50,000 characters
-_BREAK = re.compile(r"(?<=[.!?。！？\n])\s*")
+_BREAK = re.compile(r"(?<=[.!?])\s+|(?<=[。！？\n])\s*")  # not within 3.14 or example.com
 
 
 def pieces(memory: Memory) -> list[Piece]:
@@ -47,22 +48,18 @@ def passages(text: str) -> list[str]:
         return []
     if len(text) <= PASSAGE:
         return [text]
-    out, current = [], ""
-    for sentence in _BREAK.split(text):
-        while len(sentence) > PASSAGE:  # no sentence end in sight
-            if current:
-                out.append(current)
-                current = ""
-            out.append(sentence[:PASSAGE])
-            sentence = sentence[PASSAGE:]
-        if current and len(current) + 1 + len(sentence) > PASSAGE:
-            out.append(current)
-            current = sentence
-        else:
-            current = f"{current} {sentence}".strip()
-    if current:
-        out.append(current)
-    return [passage for passage in out if passage][:MOST]
+    ends = [match.end() for match in _BREAK.finditer(text)]
+    out: list[str] = []
+    start = 0
+    while start < len(text) and len(out) < MOST:
+        end = reach = start + PASSAGE
+        if reach < len(text):
+            last = bisect_right(ends, reach) - 1
+            in_sight = last >= 0 and ends[last] > start
+            end = ends[last] if in_sight else text.rfind(" ", start, reach) + 1 or reach
+        out.append(text[start:end].strip())
+        start = end
+    return [passage for passage in out if passage]
 
 
 def label(memory: Memory, side: str) -> str:

@@ -49,9 +49,11 @@ def rank(question: str, signals: Signals, now: float, weights: Mapping[str, floa
         return []
     asked = terms(question)
     words, covered = bm25(asked, [terms(text) for text in signals.texts])
-    cosine = np.nan_to_num(signals.cosine, nan=-1.0)
+    known = ~np.isnan(signals.cosine)
+    cosine = np.where(known, signals.cosine, -1.0)
     parts = {
-        "meaning": scaled(np.where(np.isnan(signals.cosine), np.nanmin(cosine), cosine)),
+        # without a vector yet: as near as the others are on average
+        "meaning": scaled(np.where(known, cosine, cosine[known].mean() if known.any() else -1.0)),
         "words": scaled(words),
         "recency": np.exp(-np.maximum(now - signals.times, 0.0) / (90 * 86400)),
     }

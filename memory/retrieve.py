@@ -25,9 +25,11 @@ from memory.rank import Ranked, Signals, rank
 from memory.sql import Database
 from memory.store import Found, IndexBroken, Piece, Store
 from memory.types import Hit, Kind, Memory, Status
+from memory.words import whole
 
 log = logging.getLogger(__name__)
 CANDIDATES = 100  # from each of the two searches of the index
+NARROWED = 1000  # the same when only some of them are wanted, and the index cannot tell which
 EMBED_NOW = 32  # fresh pieces embedded while a question waits; the rest are found by their words meanwhile
 
 
@@ -44,6 +46,11 @@ class Question:
     until: float | None = None
     tag: str | None = None
 
+    @property
+    def narrowed(self) -> bool:
+        """Whether some memories are not wanted, however well they fit."""
+        return bool(self.kinds or self.tag is not None or self.since is not None or self.until is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -51,6 +58,9 @@ class Result:
 
     hits: tuple[Hit, ...]
     degraded: str | None = None
+
+
+Known = tuple[dict[str, Memory], dict[str, NDArray[np.float32]]]  # memories by id, vectors by piece
 
 
 @dataclass(slots=True)
@@ -84,24 +94,24 @@ class Retriever:
         info = await self._cubes.get(cube)
         if info is None or not question.text.strip():
             return Result(())
+        question = replace(question, text=whole(question.text))
         loop = asyncio.get_running_loop()
         asking = loop.run_in_executor(self._threads, self._embedder.embed_query, question.text)
         found, fresh, degraded = await self._candidates(info, question, asking)
-        ranked, candidates = await loop.run_in_executor(
-            None, _rank, question, found, fresh.memories, dict(fresh.vectors), await asking
-        )
+        ranked, candidates = await loop.run_in_executor(None, _rank, question, found, *fresh, await asking)
         return Result(await self._hits(cube, question, ranked, candidates), degraded)
 
     async def _candidates(
         self, info: Cube, question: Question, asking: asyncio.Future[NDArray[np.float32]]
-    ) -> tuple[list[Found], _Fresh, str | None]:
+    ) -> tuple[list[Found], Known, str | None]:
+        limit = NARROWED if question.narrowed else CANDIDATES
         for attempt in (1, 2):
             if info.generation == 0 or info.embedder != self._embedder.id:
                 return [], await self._sync(info, whole=True), None
             fresh = await self._sync(info, whole=False)
             try:
                 found = await self._store.search(
-                    info.id, info.generation, vector=await asking, words=question.text, limit=CANDIDATES
+                    info.id, info.generation, vector=await asking, words=question.text, limit=limit
                 )
                 return found, fresh, None
             except IndexBroken as error:
@@ -113,29 +123,40 @@ class Retriever:
                 info = again
         raise AssertionError("unreachable")
 
-    async def _sync(self, info: Cube, *, whole: bool) -> _Fresh:
-        """The cube's fresh memories, as new as `info`; with `whole` all of its memories (no index to rely on)."""
+    async def _sync(self, info: Cube, *, whole: bool) -> Known:
+        """A copy of the cube's fresh memories, as new as `info`; with `whole` all of its memories (no index to rely on).
+
+        A copy taken before the index is searched: what the index takes over meanwhile is then found in both, not in none.
+        """
         base = 0 if whole else info.indexed_rev
-        key = (info.id, whole)
+        while True:
+            fresh = self._working_set((info.id, whole), base)
+            async with fresh.lock:
+                if fresh.base <= base:  # else one who knows a newer index let go of what ours may not hold: start over
+                    await self._bring_up(info, base, fresh)
+                    return dict(fresh.memories), dict(fresh.vectors)
+
+    def _working_set(self, key: tuple[str, bool], base: int) -> _Fresh:
         fresh = self._fresh.get(key)
         if fresh is None or fresh.base > base:
             fresh = self._fresh[key] = _Fresh(base, base)
         self._fresh.move_to_end(key)
         while len(self._fresh) > self._most:
             self._fresh.popitem(last=False)
-        async with fresh.lock:
-            if fresh.known < info.rev:
-                for memory in await self._memories.since(info.id, max(fresh.known, base)):
-                    self._drop_vectors(fresh, memory.id)
-                    fresh.memories[memory.id] = memory
-                    fresh.known = max(fresh.known, memory.rev)
-            if base > fresh.base:  # the index has caught up: let go of what it holds
-                for memory in [memory for memory in fresh.memories.values() if memory.rev <= base]:
-                    self._drop_vectors(fresh, memory.id)
-                    del fresh.memories[memory.id]
-                fresh.base = base
-            await self._embed(info.id, fresh)
         return fresh
+
+    async def _bring_up(self, info: Cube, base: int, fresh: _Fresh) -> None:
+        if fresh.known < info.rev:
+            for memory in await self._memories.since(info.id, max(fresh.known, base)):
+                self._drop_vectors(fresh, memory.id)
+                fresh.memories[memory.id] = memory
+                fresh.known = max(fresh.known, memory.rev)
+        if base > fresh.base:  # the index has caught up: let go of what it holds
+            for memory in [memory for memory in fresh.memories.values() if memory.rev <= base]:
+                self._drop_vectors(fresh, memory.id)
+                del fresh.memories[memory.id]
+            fresh.base = base
+        await self._embed(info.id, fresh)
 
     async def _embed(self, cube: str, fresh: _Fresh) -> None:
         missing = [
@@ -169,23 +190,27 @@ class Retriever:
     async def _hits(
         self, cube: str, question: Question, ranked: Sequence[Ranked], candidates: Sequence[Piece]
     ) -> tuple[Hit, ...]:
-        best: dict[tuple[str, str], Ranked] = {}
-        for entry in ranked[: question.limit * 4]:
-            best.setdefault((candidates[entry.index].memory, candidates[entry.index].side), entry)
-        memories = await self._memories.by_ids(cube, {memory for memory, _ in best})
         hits: list[Hit] = []
         texts: set[str] = set()
-        for (memory_id, side), entry in best.items():
-            memory = memories.get(memory_id)
-            if memory is None or not _wanted(memory, question):
-                continue
-            _, passage = passage_of(memory, candidates[entry.index].id)
-            said = digest(passage)
-            if passage and said not in texts:
-                texts.add(said)
-                hits.append(Hit(memory, entry.score, side, entry.why, passage))
-            if len(hits) == question.limit:
-                break
+        tried: set[tuple[str, str]] = set()
+        step = max(question.limit, 1) * 4
+        for start in range(0, len(ranked), step):
+            best: dict[tuple[str, str], Ranked] = {}
+            for entry in ranked[start : start + step]:
+                best.setdefault((candidates[entry.index].memory, candidates[entry.index].side), entry)
+            memories = await self._memories.by_ids(cube, {memory for memory, _ in best})
+            for (memory_id, side), entry in best.items():
+                memory = memories.get(memory_id)
+                if (memory_id, side) in tried or memory is None or not _wanted(memory, question):
+                    continue
+                _, passage = passage_of(memory, candidates[entry.index].id)
+                said = digest(passage)
+                if passage and said not in texts:
+                    texts.add(said)
+                    hits.append(Hit(memory, entry.score, side, entry.why, passage))
+                if len(hits) >= question.limit:
+                    return tuple(hits)
+            tried |= best.keys()
         return tuple(hits)
 
 

@@ -172,13 +172,18 @@ class Database:
             def _connect(connection: Any, _record: Any) -> None:
                 connection.isolation_level = None  # the driver must not begin transactions of its own
                 cursor = connection.cursor()
-                for name, value in pragmas.items():
-                    cursor.execute(f"PRAGMA {name}={value}")
+                try:
+                    for name, value in pragmas.items():
+                        cursor.execute(f"PRAGMA {name}={value}")
+                except Exception:  # not a database: the pool would let go of the connection without closing it
+                    connection.close()
+                    raise
                 cursor.close()
 
             @sa.event.listens_for(engine.sync_engine, "begin")
             def _begin(connection: sa.Connection) -> None:
-                connection.exec_driver_sql(begin)
+                if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+                    connection.exec_driver_sql(begin)
 
         return engine
 
@@ -248,14 +253,18 @@ class Database:
         await self.write(nothing)
 
     async def vacuum(self) -> bool:
-        """Rewrite the database so that deleted rows leave no bytes behind. False: a reader held the log, try again."""
+        """Rewrite the database so that deleted rows leave no bytes behind. False: a reader held the log, try again.
+        Raises DatabaseError."""
         if not self.sqlite:
             return True
-        async with self._writer.connect() as plain:
-            connection = await plain.execution_options(isolation_level="AUTOCOMMIT")
-            await connection.exec_driver_sql("VACUUM")
-            row = (await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")).one()
-            return int(row[0]) == 0
+        try:
+            async with self._writer.connect() as plain:
+                connection = await plain.execution_options(isolation_level="AUTOCOMMIT")
+                await connection.exec_driver_sql("VACUUM")
+                row = (await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")).one()
+                return int(row[0]) == 0
+        except sa.exc.SQLAlchemyError as error:
+            raise DatabaseError(fault(error)) from error
 
     async def close(self) -> None:
         """Commit what waits, then close every connection."""

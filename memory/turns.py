@@ -16,11 +16,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from memory import sql
 from memory.cube import ensure
-from memory.memories import save, select
+from memory.memories import archive, save, select
 from memory.sql import Database
 from memory.types import Kind, Memory, Source, Status, Trust, Turn, stable_id
 
 SAME_TURN_S = 900.0  # a first question repeated within a quarter of an hour is a retry, later it is a new conversation
+_WAITS = (sql.turns.c.extracted == 0, sql.turns.c.replaced == 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,9 @@ class TurnLog:
                 await connection.execute(sa.insert(sql.turns).values(**values))
             else:
                 await connection.execute(sa.update(sql.turns).where(here).values(**values))
-            return await save(connection, episode(kept), action="update", at=kept.answered_at)
+            return await save(
+                connection, await _as_kept(connection, episode(kept)), action="update", at=kept.answered_at
+            )
 
         return await self._database.write(work)
 
@@ -73,12 +76,12 @@ class TurnLog:
     async def waiting(self) -> list[str]:
         """Cubes that have turns from which nothing was extracted yet."""
         async with self._database.read() as connection:
-            rows = await connection.execute(sa.select(sql.turns.c.cube).where(sql.turns.c.extracted == 0).distinct())
+            rows = await connection.execute(sa.select(sql.turns.c.cube).where(*_WAITS).distinct())
             return [str(row[0]) for row in rows.all()]
 
     async def unextracted(self, cube: str, limit: int) -> list[Turn]:
         """The oldest turns of a cube from which nothing was extracted yet."""
-        return await self._select(sql.turns.c.cube == cube, sql.turns.c.extracted == 0, limit=limit)
+        return await self._select(sql.turns.c.cube == cube, *_WAITS, limit=limit)
 
     async def get(self, cube: str, ids: Sequence[str]) -> list[Turn]:
         """Those of the turns that exist, in the order in which they were said."""
@@ -101,6 +104,15 @@ async def mark_extracted(connection: AsyncConnection, turns: Sequence[Turn]) -> 
             .where(table.c.cube == turn.cube, table.c.id == turn.id, table.c.answered_at == turn.answered_at)
             .values(extracted=1)
         )
+
+
+async def still_standing(connection: AsyncConnection, turns: Sequence[Turn]) -> list[Turn]:
+    """Those of the turns that are in the log as they are here: not erased, not edited away, not answered anew."""
+    table = sql.turns
+    ids = [turn.id for turn in turns]
+    query = sa.select(table.c.cube, table.c.id, table.c.answered_at).where(table.c.id.in_(ids), table.c.replaced == 0)
+    there = {tuple(row) for row in (await connection.execute(query)).all()}
+    return [turn for turn in turns if (turn.cube, turn.id, turn.answered_at) in there]
 
 
 def episode(turn: Turn) -> Memory:
@@ -136,6 +148,14 @@ async def _settle(connection: AsyncConnection, turn: Turn, place: Place) -> Turn
     return replace(turn, id=str(uuid.uuid4()))
 
 
+async def _as_kept(connection: AsyncConnection, told: Memory) -> Memory:
+    """The episode with what its owner and its use have added to the one it replaces."""
+    table = sql.memories
+    for old in await select(connection, table.c.cube == told.cube, table.c.id == told.id):
+        told = told.evolve(tags=old.tags, pinned=old.pinned, uses=old.uses, last_used_at=old.last_used_at)
+    return told
+
+
 async def _replace_edited(connection: AsyncConnection, turn: Turn, place: Place) -> None:
     if not place.position:
         return
@@ -155,8 +175,7 @@ async def _replace_edited(connection: AsyncConnection, turn: Turn, place: Place)
         known = (sql.memories.c.cube == turn.cube, sql.memories.c.id.in_(ids))
         for memory in await select(connection, *known, sql.memories.c.status == Status.ACTIVE.value):
             if {source.turn for source in memory.sources} == {row[0]}:
-                archived = memory.evolve(status=Status.ARCHIVED, valid_to=turn.said_at)
-                await save(connection, archived, action="archive", at=turn.said_at)
+                await archive(connection, memory, at=turn.said_at, valid_to=turn.said_at)
 
 
 def _row(turn: Turn) -> dict[str, Any]:

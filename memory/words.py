@@ -18,8 +18,10 @@ STOP_WORDS = frozenset(
     the their theirs them themselves then there these they this those through to too under until up us ve very was we were
     what when where which while who whom why will with would you your yours yourself yourselves""".split()
 )
-_TERM = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]+|[^\W_]+(?:['’][^\W_]+)?", re.UNICODE)
-_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
+_WIDE = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_TERM = re.compile(rf"[{_WIDE}]+|[^\W_{_WIDE}]+(?:['’][^\W_{_WIDE}]+)?")
+_CJK = re.compile(rf"[{_WIDE}]")
+_CLIPPED = frozenset(("", "s", "ll", "re", "ve", "d", "m"))  # what stands after an apostrophe and is no word
 _SPACE = re.compile(r"\s+")
 
 
@@ -31,9 +33,11 @@ def terms(text: str) -> list[str]:
         if _CJK.match(word):
             out += [word] if len(word) == 1 else [word[i : i + 2] for i in range(len(word) - 1)]
             continue
-        word = word.split("'")[0].split("’")[0]
-        if word not in STOP_WORDS:
-            out.append(stem(word))
+        head, _, tail = word.replace("’", "'").partition("'")
+        if tail == "t":  # isn't, won't: auxiliaries all
+            continue
+        parts = [head] if tail in _CLIPPED else [head, tail]
+        out += [stem(part) for part in parts if part not in STOP_WORDS]
     return out
 
 
@@ -42,7 +46,8 @@ def fold(text: str) -> str:
     text = unicodedata.normalize("NFKC", text).lower()
     if text.isascii():
         return text
-    return "".join(c for c in unicodedata.normalize("NFD", text) if unicodedata.category(c) != "Mn")
+    bare = "".join(c for c in unicodedata.normalize("NFD", text) if unicodedata.category(c) != "Mn")
+    return unicodedata.normalize("NFC", bare)  # Korean syllables whole again
 
 
 def stem(word: str) -> str:
@@ -57,12 +62,17 @@ def stem(word: str) -> str:
             if ending in ("ing", "ed") and len(base) > 3 and base[-1] == base[-2] and base[-1] not in "lsz":
                 base = base[:-1]
             return base[:-1] if base.endswith("e") and len(base) > 3 else base
-    return word[:-1] if word.endswith("e") and len(word) > 4 else word
+    return word[:-1] if word.endswith("e") else word
 
 
 def squeeze(text: str) -> str:
     """White space folded, ends trimmed."""
     return _SPACE.sub(" ", text).strip()
+
+
+def whole(text: str) -> str:
+    """Without lone halves of surrogate pairs, as clients send that cut an emoji in two: nothing can store or embed them."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def tokens(text: str) -> int:

@@ -31,9 +31,13 @@ class Principal:
     scopes: frozenset[str]
     models: tuple[str, ...] | None = None
 
+    def has(self, scope: str) -> bool:
+        """Whether the key has the scope (`admin` includes all but act_as_user)."""
+        return scope in self.scopes or ("admin" in self.scopes and scope != "act_as_user")
+
     def require(self, scope: str) -> None:
-        """Raises Forbidden without the scope (`admin` includes all but act_as_user)."""
-        if scope not in self.scopes and "admin" not in self.scopes:
+        """Raises Forbidden without the scope."""
+        if not self.has(scope):
             raise Forbidden(f"this key lacks the scope {scope}")
 
     def may_use(self, model: str) -> None:
@@ -96,7 +100,7 @@ def cube_of(
     principal: Principal, headers: Mapping[str, str], body: Mapping[str, Any], user_headers: Sequence[str]
 ) -> str:
     """The cube of this request: the principal's own, or with act_as_user one per end user within it."""
-    if "act_as_user" not in principal.scopes:
+    if not principal.has("act_as_user"):
         return home_cube(principal.id)
     named = next((headers[name].strip() for name in user_headers if headers.get(name, "").strip()), "")
     if not named:

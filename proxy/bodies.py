@@ -92,11 +92,12 @@ def _inflate(window: int) -> Callable[[bytes], Iterator[bytes]]:
     def run(body: bytes) -> Iterator[bytes]:
         decoder = zlib.decompressobj(window)
         rest = body
-        while rest and not decoder.eof:
-            yield decoder.decompress(rest, 1 << 20)
+        while not decoder.eof:
+            part = decoder.decompress(rest, 1 << 20)
             rest = decoder.unconsumed_tail
-        if not decoder.eof:
-            raise zlib.error("truncated")
+            if not part and not rest:
+                raise zlib.error("truncated")
+            yield part
 
     return run
 

@@ -141,20 +141,20 @@ class Chat:
         gatherer = Gatherer(sse=True, encoding=_header(reply, "content-encoding"))
         await send(_start(exchange, reply))
         chunks = reply.chunks()
-        held = b""
+        shown = held = b""
         try:
             async for chunk in chunks:
                 gatherer.feed(chunk)
+                # the end is held back until the turn is durable; what stands before it goes out now
+                shown, held = split_done(held + chunk, gatherer.done)
+                await _more(send, shown)
                 if gatherer.done:
-                    # the end is held back until the turn is durable; what stands before it goes out now
-                    shown, held = split_done(chunk)
-                    await _more(send, shown)
                     break
-                await _more(send, chunk)
         except UpstreamBroken as error:
             exchange.answer = gatherer.answer(broken=True)
             await self._hooks.on_error(exchange, error)
-            await send({"type": "http.response.body", "body": _error_event(str(error))})
+            gap = b"" if shown.endswith((b"\n", b"\r")) else b"\n\n"
+            await send({"type": "http.response.body", "body": gap + _error_event(str(error))})
             return
         except asyncio.CancelledError:
             exchange.answer = gatherer.answer(broken=True)

@@ -197,9 +197,11 @@ def keys_list(session: Session) -> None:
     found = _with_keys(session, lambda keys: keys.every())
 
     def show(console: Console) -> None:
-        table = Table("id", "key", "name", "principal", "scopes", "state", box=None)
+        table = Table(box=None)
+        for title in ("id", "key", "name", "principal", "state", "scopes"):
+            table.add_column(title, no_wrap=title != "scopes", overflow="fold")
         for key in found:
-            table.add_row(key.id, key.display, key.name, key.principal, " ".join(key.scopes), str(_key(key)["state"]))
+            table.add_row(key.id, key.display, key.name, key.principal, str(_key(key)["state"]), " ".join(key.scopes))
         console.print(table)
 
     session.answer({"keys": [_key(key) for key in found]}, show)

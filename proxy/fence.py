@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from collections import defaultdict, deque
 
 STABLE = "stable"
 RECALL = "recall"
-_BLOCK = re.compile(r'\s*<memrelay:(stable|recall) n="([0-9a-f]{8})">.*?</memrelay:\1 n="\2">', re.DOTALL)
-_MARK = re.compile(r"<(?=/?\s*memrelay\s*:)", re.IGNORECASE)
+_TAG = re.compile(r'</?(memrelay:(?:stable|recall) n="[0-9a-f]{8}")>')
+_MARK = re.compile(r"<(?=\s*+/?\s*+memrelay\s*+:)", re.IGNORECASE)
 
 
 def nonce(secret: bytes, cube: str, session: str) -> str:
@@ -29,4 +30,28 @@ def wrap(kind: str, mark: str, heading: str, lines: list[str]) -> str:
 
 def strip(text: str) -> str:
     """The text without any of our blocks, whatever their nonce."""
-    return _BLOCK.sub("", text) if "<memrelay:" in text else text
+    if "<memrelay:" not in text:
+        return text
+    *before, last = outside(text, _TAG)
+    return "".join([*(piece.removesuffix("\n\n") for piece in before), last])
+
+
+def outside(text: str, tags: re.Pattern[str]) -> list[str]:
+    """The pieces of `text` outside of what `tags` enclose; an opening tag without its end encloses nothing.
+
+    `tags` matches opening (<…) and closing (</…) tags, with the name as group 1. One pass, whatever a client sends.
+    """
+    found = list(tags.finditer(text))
+    ends: dict[str, deque[int]] = defaultdict(deque)
+    for tag in found:
+        if tag.group().startswith("</"):
+            ends[tag.group(1).lower()].append(tag.end())
+    pieces, at = [], 0
+    for tag in found:
+        later = ends[tag.group(1).lower()]
+        while later and later[0] <= tag.end():
+            later.popleft()
+        if tag.start() >= at and later and not tag.group().startswith("</"):
+            pieces.append(text[at : tag.start()])
+            at = later[0]
+    return [*pieces, text[at:]]

@@ -19,14 +19,22 @@ _NOT_CLIENT = _HOP | {"content-length", "date", "server", "set-cookie"}
 
 def to_upstream(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
     """A client's headers without our credentials, our own switches and hop-by-hop ones."""
-    plain = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers)
-    return [(name, value) for name, value in plain if name not in _NOT_UPSTREAM and not name.startswith("x-memory")]
+    plain = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers]
+    dropped = _NOT_UPSTREAM | _named(value for name, value in plain if name == "connection")
+    return [(name, value) for name, value in plain if name not in dropped and not name.startswith("x-memory")]
 
 
 def to_client(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     """An upstream's headers without hop-by-hop ones and its length, which the server sets."""
+    plain = [(name.lower(), value) for name, value in headers]
+    dropped = _NOT_CLIENT | _named(value for name, value in plain if name == "connection")
     return [
-        (name.lower().encode("latin-1", "replace"), value.encode("latin-1", "replace"))
-        for name, value in headers
-        if name.lower() not in _NOT_CLIENT
+        (name.encode("latin-1", "replace"), value.encode("latin-1", "replace"))
+        for name, value in plain
+        if name not in dropped
     ]
+
+
+def _named(values: Iterable[str]) -> set[str]:
+    """The headers that a Connection header declares to be for one hop only."""
+    return {name.strip().lower() for value in values for name in value.split(",")}

@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from memory.cube import Cubes
-from memory.memories import Memories
+from memory.memories import Memories, digest
 from memory.redact import redact
 from memory.retrieve import Question, Retriever
 from memory.sql import DatabaseError
-from memory.turns import Place, TurnLog
-from memory.types import Memory, Turn, stable_id
+from memory.turns import SAME_TURN_S, Place, TurnLog
+from memory.types import Kind, Memory, Turn, stable_id
 from memory.words import tokens
 from proxy import fence, inject, sessions
 from proxy.auth import cube_of
@@ -37,6 +37,7 @@ from scheduler.triggers import INDEX_BROKEN, TURN_FINISHED, Triggers
 log = logging.getLogger(__name__)
 MODES = ("on", "off", "read", "write")
 _LONGEST_QUESTION = 4000  # characters; of a longer message its end is asked, where questions stand
+_LOOKED_BACK = 3  # answers of a resent history by which its session is looked for
 _RETRIES_S = (0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 
 
@@ -131,12 +132,21 @@ class Remember(Hook):
         salt = named or ""
         old = await self._blocks.at(cube, [stable_id(salt, anchor) for _, anchor in conversation.anchors])
         session = stable_id(cube, "session", named) if named else ""
-        if not session and conversation.position:
-            session = await self._turns.session_at(cube, conversation.position) or ""
-        if not session and conversation.later_round:
-            known = old.get(stable_id(salt, conversation.anchor))
-            session = known.session if known else ""
-        return self._make_scene(exchange, conversation, mode, cube, session or str(uuid.uuid4()), named, old)
+        session = session or await self._continued(cube, conversation, old) or str(uuid.uuid4())
+        return self._make_scene(exchange, conversation, mode, cube, session, named, old)
+
+    async def _continued(self, cube: str, conversation: Conversation, old: Mapping[str, Recalled]) -> str:
+        """The session that a resent history belongs to. Its newest answer may come back changed (cut off, without its
+        thoughts, joined with tool rounds): then an earlier answer tells, or a block that stood in the history."""
+        for place in reversed(conversation.places[-_LOOKED_BACK:]):
+            if session := await self._turns.session_at(cube, place):
+                return session
+        for index, anchor in reversed(conversation.anchors):
+            known = old.get(stable_id("", anchor))
+            again = conversation.later_round or (known and self._clock() - known.at < SAME_TURN_S)
+            if known and (index < conversation.asks or again):
+                return known.session
+        return ""
 
     def _blind_scene(self, exchange: Exchange, conversation: Conversation, mode: str) -> Scene:
         """What can be said without the database, so that the turn can still be recorded when it comes back."""
@@ -155,14 +165,14 @@ class Remember(Hook):
         old: Mapping[str, Recalled],
     ) -> Scene:
         passing = named.startswith(("temporary:", "local:", "channel:"))  # not to be stored; a channel has many users
-        scopes = exchange.principal.scopes
+        principal = exchange.principal
         return Scene(
             cube=cube,
             session=session,
             named=bool(named),
             conversation=conversation,
-            reads=mode in ("on", "read") and "memory:read" in scopes and not named.startswith("channel:"),
-            writes=mode in ("on", "write") and "memory:write" in scopes and not passing,
+            reads=mode in ("on", "read") and principal.has("memory:read") and not named.startswith("channel:"),
+            writes=mode in ("on", "write") and principal.has("memory:write") and not passing,
             old=old,
         )
 
@@ -184,16 +194,16 @@ class Remember(Hook):
                 recalls[index] = known.recall
         begun = await self._begin(scene, mark)
         degraded = None
-        now = scene.old.get(stable_id(named, conversation.anchor)) if conversation.later_round else None
-        if conversation.later_round:  # the same block in every round of a turn, also when there was none
-            recalls[conversation.asks] = now.recall if now else ""
-            shown: tuple[str, ...] = now.memories if now else ()
-        else:
+        anchor = stable_id(named, conversation.anchor)
+        now = scene.old.get(anchor)
+        shown: tuple[str, ...] = ()
+        if conversation.later_round and now:  # the same block in every round of a turn, also when there was none
+            shown = now.memories
+        elif conversation.asks >= 0:
             block, degraded = await self._recall(exchange, scene, begun, mark)
             recalls[conversation.asks] = block.text
             shown = block.memories
-            if block.text or exchange.body.get("tools") or stable_id(named, conversation.anchor) in scene.old:
-                anchor = stable_id(named, conversation.anchor)
+            if block.text or begun.stable or exchange.body.get("tools") or now:
                 self._blocks.keep(scene.cube, Recalled(anchor, scene.session, self._clock(), block.text, shown))
         exchange.edit(inject.edits(exchange.messages, begun.stable, recalls))
         ids = tuple(dict.fromkeys((*begun.memories, *shown)))
@@ -214,8 +224,7 @@ class Remember(Hook):
             standing = await self._memories.standing(scene.cube, inject.STANDING) if cube else []
             block = inject.stable_block(standing, mark, self._settings.stable_tokens)
             begun = Begun(scene.session, block.text, block.memories, cube.rev if cube else 0)
-            if cube is not None:
-                self._blocks.begin(scene.cube, begun, self._clock())
+            self._blocks.begin(scene.cube, begun, self._clock())
         return begun
 
     async def _recall(
@@ -226,7 +235,11 @@ class Remember(Hook):
             text=conversation.text[-_LONGEST_QUESTION:], now=exchange.received_at, seen=conversation.seen
         )
         result = await self._retriever.retrieve(scene.cube, question)
-        hits = [hit for hit in result.hits if hit.memory.id not in begun.memories]
+        hits = [
+            hit
+            for hit in result.hits
+            if hit.memory.id not in begun.memories and not _is_itself(hit.memory, scene, exchange.received_at)
+        ]
         changed = await self._changed(scene, begun)
         return inject.recall_block(hits, changed, mark, self._settings.recall_tokens), result.degraded
 
@@ -271,7 +284,7 @@ class Remember(Hook):
             return None
         conversation = scene.conversation
         text = _storable(conversation.text)
-        said = _storable(fence.strip(conversation.prefill + answer.text))
+        said = _storable(sessions.spoken({"role": "assistant", "content": conversation.prefill + answer.text}))
         if not text or (not said and not answer.complete):
             return None
         session = scene.session if scene.named else ""
@@ -281,7 +294,7 @@ class Remember(Hook):
             session=scene.session,
             key=stable_id(session, conversation.position, text),
             user_text=redact(text),
-            assistant_text=redact(sessions.spoken({"role": "assistant", "content": said})),
+            assistant_text=redact(said),
             said_at=exchange.received_at,
             answered_at=self._clock(),
             model=exchange.model[:200],
@@ -317,6 +330,14 @@ class Remember(Hook):
 async def _finish(recording: asyncio.Future[None]) -> None:
     """Hold on to a recording until it is through."""
     await recording
+
+
+def _is_itself(memory: Memory, scene: Scene, now: float) -> bool:
+    """Whether a hit is the question's own earlier try (regenerate, retry)."""
+    if memory.kind is not Kind.EPISODE or digest(memory.text) != digest(redact(scene.conversation.text)):
+        return False
+    here = any(source.session == scene.session for source in memory.sources)
+    return here or now - memory.message_time < SAME_TURN_S
 
 
 def _storable(text: str) -> str:

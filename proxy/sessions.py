@@ -17,30 +17,36 @@ from memory.words import squeeze
 from proxy import fence
 
 # blocks of other memory systems and of frontends that are not the user's words
-_FOREIGN = re.compile(
-    r"<(memory_context|user_memory|memories|attached_files|source_context)\b[^>]*>.*?</\1>", re.DOTALL | re.IGNORECASE
+_FOREIGN = re.compile(r"</?(memory_context|user_memory|memories|attached_files|source_context)\b[^<>]*>", re.IGNORECASE)
+# frontends fold thoughts and tool calls into <details type="…">; a plain one is the answer's own
+_THOUGHT = re.compile(
+    r"</?(think(?:ing)?(?=>)|(?<=/)details(?=>)|(?<=<)details(?=\s[^<>]*\btype=))[^<>]*>", re.IGNORECASE
 )
-_THOUGHT = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>|<details\b[^>]*>.*?</details>", re.DOTALL | re.IGNORECASE)
+_UNOPENED = re.compile(r"</think(?:ing)?>", re.IGNORECASE)  # some templates open the thought in the prompt
 _QUERY_TAG = re.compile(r"</?user_query>", re.IGNORECASE)
 
 # first look at explicit signals (headers); these texts mark background calls of frontends that send none
-TASK_OPENINGS = (  # the last user message starts with "### Task:" and has one of these in it
-    "Generate a concise title",
+TASK_OPENINGS = (  # the only message starts with "### Task:" and has one of these in it
+    "Generate a concise title summarizing",
+    "Generate a concise, 3-5 word title",
     "Generate 1-3 broad tags",
     "Suggest 3-5 relevant follow-up",
     "Predict 3-5 useful messages",
     "determine the necessity of generating search queries",
-    "Generate a detailed prompt for a",  # "… for am image generation task" in some versions
+    "Generate a detailed prompt for am image generation task",  # as it is spelled there
+    "Generate a detailed prompt for an image generation task",
     "You are an autocompletion system",
     "Summarize the conversation history that will be compacted",
 )
-TASK_USER = (  # the last user message has one of these in it
+TASK_USER = (  # the only message starts with one of these
     "Provide a concise, 5-word-or-less title for the conversation",
     "Analyze this conversation and provide:\n1. The detected language",
     "Summarize what this phase of an agent run accomplished.",
-    "Use the `set_memory` tool to save important information about the user",
     "Your task is to reflect the speaker's likely facial expression",
     "You have been provided with a set of responses from various models to the latest user query:",
+)
+TASK_ANYWHERE = (  # the last user message or the system message has one of these in it
+    "Use the `set_memory` tool to save important information about the user",
     "please reply with a short summary that is 4-12 words in length",
 )
 TASK_SYSTEM = (  # the system message has one of these in it
@@ -52,7 +58,6 @@ TASK_SYSTEM = (  # the system message has one of these in it
     "You are an AI conversation titles assistant",
     "You are Open WebUI's private memory reviewer",
     "You are a sub-agent working on a specific task assigned by the lead agent",
-    "Use the `set_memory` tool to save important information about the user",
 )
 TASK_SCHEMAS = frozenset({"topic_title", "InputCompletion", "follow_up_suggestions"})
 
@@ -60,13 +65,16 @@ TASK_SCHEMAS = frozenset({"topic_title", "InputCompletion", "follow_up_suggestio
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """What a request says about its conversation. `asks` is the index of the user message that takes the recall block, -1
-    when there is none; `anchors` pairs every user message with a hash of all that was said up to it."""
+    when the new turn has no words (an image); `anchors` pairs every user message with a hash of all that was said up to it,
+    `places` are such hashes behind each answer, oldest first, and `here` is the one behind all messages."""
 
     text: str
     asks: int
     speaker: str
     position: str
     anchors: tuple[tuple[int, str], ...]
+    places: tuple[str, ...]
+    here: str
     seen: frozenset[str]
     later_round: bool  # a tool round, or a continuation, of a turn that was asked in an earlier request
     prefill: str
@@ -78,19 +86,21 @@ class Conversation:
 
     def tail(self, answer: str) -> str:
         """What the next request's `position` will be, when this answer comes back in its history."""
-        return _roll(self.anchor, "assistant", answer)
+        return _roll(self.here, "assistant", answer)
 
 
 def read(messages: Sequence[Any]) -> Conversation | None:
-    """None when nobody asks anything (no user message with text)."""
+    """None when no user message has text."""
     said = [(i, str(m.get("role")), spoken(m)) for i, m in enumerate(messages) if isinstance(m, Mapping)]
-    answers = [i for i, role, text in said if role == "assistant" and text and not messages[i].get("tool_calls")]
+    answers = [i for i, role, text in said if role == "assistant" and (text or messages[i].get("audio"))]
+    answers = [i for i in answers if not messages[i].get("tool_calls") and not messages[i].get("function_call")]
     prefill = ""
     if answers and answers[-1] == len(messages) - 1:  # the client wants an answer continued
-        prefill = spoken(messages[-1])
+        prefill = _raw(messages[-1])
         answers.pop()
     since = answers[-1] if answers else -1
-    rolled, position = "", ""
+    rolled = ""
+    places: list[str] = []
     anchors: list[tuple[int, str]] = []
     asked: list[str] = []
     seen: set[str] = set()
@@ -104,39 +114,42 @@ def read(messages: Sequence[Any]) -> Conversation | None:
                 seen.add(digest(text))
         elif i in answers:
             rolled = _roll(rolled, role, text)
-        if i == since:
-            position = rolled
-    if not asked:
+            places.append(rolled)
+    if not anchors:
         return None
     last = anchors[-1][0]
     name = messages[last].get("name")
     return Conversation(
         text="\n".join(asked),
-        asks=last,
+        asks=last if asked else -1,
         speaker=name if isinstance(name, str) else "",
-        position=position,
+        position=places[-1] if places else "",
         anchors=tuple(anchors),
+        places=tuple(places),
+        here=rolled,
         seen=frozenset(seen),
-        later_round=last < len(messages) - 1,
+        later_round=any(i > last and role in ("assistant", "tool", "function") for i, role, _ in said),
         prefill=prefill,
     )
 
 
 def spoken(message: Mapping[str, Any]) -> str:
     """A message's words, without fetched context, other systems' memory, our blocks, and thoughts."""
-    content = message.get("content")
-    if isinstance(content, list):
-        parts = [part.get("text") for part in content if isinstance(part, Mapping) and part.get("type") in _TEXT_PARTS]
-        content = "\n".join(part for part in parts if isinstance(part, str))
-    if not isinstance(content, str):
-        return ""
-    text = fence.strip(content)
+    text = fence.strip(_raw(message))
     if message.get("role") == "assistant":
-        return _THOUGHT.sub("", text).strip()
-    text = _FOREIGN.sub("", text)
+        return _answered(text) or str(message.get("refusal") or "").strip()
+    text = "".join(fence.outside(text, _FOREIGN))
     if text.lstrip().startswith("### Task:") and "</context>" in text:  # the question stands behind what was fetched
         text = text.rpartition("</context>")[2]
     return _QUERY_TAG.sub("", text).strip()
+
+
+def _answered(text: str) -> str:
+    """An answer without its thoughts, also when one broke off in the middle."""
+    text = "".join(fence.outside(text, _THOUGHT)).strip()
+    if text.startswith(("<think>", "<thinking>")):
+        return ""
+    return _UNOPENED.split(text)[-1].strip() or text
 
 
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
@@ -148,17 +161,17 @@ def is_task(body: Mapping[str, Any], headers: Mapping[str, str], markers: Sequen
         return True
     schema = body.get("response_format")
     named = schema.get("json_schema") if isinstance(schema, Mapping) else None
-    if isinstance(named, Mapping) and named.get("name") in TASK_SCHEMAS:
+    if isinstance(named, Mapping) and str(named.get("name")) in TASK_SCHEMAS:
         return True
     messages = [message for message in body.get("messages") or () if isinstance(message, Mapping)]
     system = "\n".join(_raw(message) for message in messages if message.get("role") in ("system", "developer"))
     user = next((_raw(message) for message in reversed(messages) if message.get("role") == "user"), "")
+    alone = not any(message.get("role") == "assistant" for message in messages)  # a conversation may quote such texts
     opened = user.lstrip().startswith("### Task:") and any(opening in user for opening in TASK_OPENINGS)
     return (
-        opened
-        or any(text in user for text in TASK_USER)
+        (alone and (opened or user.lstrip().startswith(TASK_USER)))
         or any(text in system for text in TASK_SYSTEM)
-        or any(text in user or text in system for text in markers if text)
+        or any(text in user or text in system for text in (*TASK_ANYWHERE, *markers) if text)
     )
 
 
@@ -167,7 +180,8 @@ def _raw(message: Mapping[str, Any]) -> str:
     if isinstance(content, str):
         return content
     if isinstance(content, list):
-        return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
+        parts = [part for part in content if isinstance(part, Mapping) and str(part.get("type")) in _TEXT_PARTS]
+        return "\n".join(part["text"] for part in parts if isinstance(part.get("text"), str))
     return ""
 
 

@@ -6,6 +6,7 @@ parsed before, so it is known to be JSON; here only the places are looked for.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -51,25 +52,25 @@ class CannotSplice(Exception):
 
 def splice(body: bytes, edits: Sequence[Edit], *, field: str = "messages") -> bytes:
     """`body` with the edits made to the array `field`, whose places are those before any edit. Raises CannotSplice."""
-    for round_ in _rounds(edits):
-        body = _splice(body, round_, field)
+    rest = list(edits)
+    while rest:
+        now, rest = _apart(rest)
+        body = _splice(body, now, field)
     return body
 
 
-def _rounds(edits: Sequence[Edit]) -> list[list[Edit]]:
-    """Edits of one message are made one after the other; a Lead, which moves every place, comes last."""
-    rounds: list[list[Edit]] = []
-    taken: list[set[int]] = []
-    for edit in sorted(edits, key=lambda edit: isinstance(edit, Lead)):
-        place = -1 if isinstance(edit, Lead) else edit.index
-        free = [i for i, places in enumerate(taken) if place not in places]
-        at = (free[-1] if isinstance(edit, Lead) else free[0]) if free else len(rounds)
-        if at == len(rounds):
-            rounds.append([])
-            taken.append(set())
-        rounds[at].append(edit)
-        taken[at].add(place)
-    return rounds
+def _apart(edits: Sequence[Edit]) -> tuple[list[Edit], list[Edit]]:
+    """One edit for each message, and the others, which wait for it; a Lead moves every place, so it waits for all."""
+    now: dict[int, Edit] = {}
+    waiting: list[Edit] = []
+    for edit in edits:
+        if isinstance(edit, Lead) or edit.index in now:
+            waiting.append(edit)
+        else:
+            now[edit.index] = edit
+    if len(waiting) == 1 and isinstance(waiting[0], Lead):  # the usual case: all in one pass
+        return [*now.values(), *waiting], []
+    return (list(now.values()), waiting) if now else (waiting[:1], waiting[1:])
 
 
 def _splice(body: bytes, edits: Sequence[Edit], field: str) -> bytes:
@@ -152,7 +153,7 @@ def _value_of(body: bytes, key: str, start: int | None = None) -> int | None:
         end = _end(body, at)
         name = body[at:end]
         value = _skip(body, _skip(body, end) + 1)
-        if name == b'"' + key.encode() + b'"' or (b"\\" in name and msgspec.json.decode(name) == key):
+        if name == b'"' + key.encode() + b'"' or (b"\\" in name and json.loads(name) == key):
             found = value
         at = _skip(body, _end(body, value))
         if body[at : at + 1] == b",":

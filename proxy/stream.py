@@ -5,6 +5,7 @@ Feed a Gatherer every chunk; it never raises on what an upstream sends. Only cho
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ import msgspec
 import zstandard
 
 MOST = 2_000_000  # characters of an answer that are kept for memory
+_MOST_BODY = 128 << 20  # bytes of a body that came in one piece (images in it are text too)
+_DONE = re.compile(rb"(?:\A|[\r\n])(?=data:[ \t]*\[DONE\])")
+_LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,9 @@ class Gatherer:
     def __init__(self, *, sse: bool, encoding: str = "") -> None:
         self._sse = sse
         self._decode = _decoder(encoding)
-        self._rest = b""
+        self._line_parts: list[bytes] = []  # of a line that has not come to its end
+        self._after_cr = False
+        self._event = b""  # data lines that are not JSON by themselves
         self._text: list[str] = []
         self._length = 0
         self._body: list[bytes] = []
@@ -56,21 +62,29 @@ class Gatherer:
         """Listen to one chunk."""
         chunk = self._decode(chunk)
         if not self._sse:
-            if self._size < 4 * MOST:
+            if self._size < _MOST_BODY:
                 self._body.append(chunk)
                 self._size += len(chunk)
             return
-        lines = (self._rest + chunk).replace(b"\r\n", b"\n").split(b"\n")
-        self._rest = lines.pop()
-        for line in lines:
-            self._line(line)
+        if not chunk:
+            return
+        if self._after_cr and chunk.startswith(b"\n"):  # the other half of a line end
+            chunk = chunk[1:]
+        self._after_cr = chunk.endswith(b"\r")
+        self._line_parts.append(chunk)
+        if b"\n" in chunk or b"\r" in chunk:
+            *lines, rest = _LINE_END.split(b"".join(self._line_parts))
+            self._line_parts = [rest]
+            for line in lines:
+                self._line(line)
 
     def answer(self, *, broken: bool = False) -> Answer:
         """What was gathered. `broken`: the body did not come to its end."""
         if not self._sse:
             self._whole(b"".join(self._body))
-        elif self._rest:
-            self._line(self._rest)
+        else:
+            self._line(b"".join(self._line_parts))
+            self._line_parts = []
         return Answer(
             text="".join(self._text),
             complete=not broken and not self._failed and (self.done or bool(self._finish) or not self._sse),
@@ -81,6 +95,9 @@ class Gatherer:
         )
 
     def _line(self, line: bytes) -> None:
+        if not line:
+            self._event = b""
+        line = line.removeprefix(b"\xef\xbb\xbf")
         if not line.startswith(b"data:"):
             return
         data = line[5:].strip()
@@ -88,10 +105,12 @@ class Gatherer:
             self.done = True
             return
         event = _parse(data)
+        if event is None:  # one event may be told in several lines
+            self._event = (self._event + b"\n" + data)[:MOST]
+            event = _parse(self._event)
         if event is None:
             return
-        if "error" in event:
-            self._failed = True
+        self._event = b""
         self._note(event)
         for choice in _choices(event):
             self._message(choice.get("delta"))
@@ -108,6 +127,8 @@ class Gatherer:
             self._finish = str(choice.get("finish_reason") or "")
 
     def _note(self, event: dict[str, Any]) -> None:
+        if event.get("error"):
+            self._failed = True
         if isinstance(event.get("model"), str):
             self._model = event["model"]
         if isinstance(event.get("usage"), dict):
@@ -119,6 +140,8 @@ class Gatherer:
         content = message.get("content")
         if isinstance(content, list):
             content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+        if not content:
+            content = _otherwise(message)
         if isinstance(content, str) and self._length < MOST:
             self._text.append(content)
             self._length += len(content)
@@ -126,13 +149,23 @@ class Gatherer:
             self._tool_calls = True
 
 
-def split_done(chunk: bytes) -> tuple[bytes, bytes]:
-    """The chunk before its `data: [DONE]` line, and the rest (empty when there is none)."""
-    for mark in (b"data: [DONE]", b"data:[DONE]"):
-        at = chunk.rfind(mark)
-        if at == 0 or (at > 0 and chunk[at - 1 : at] == b"\n"):
-            return chunk[:at], chunk[at:]
-    return chunk, b""
+def split_done(chunk: bytes, done: bool) -> tuple[bytes, bytes]:
+    """What of a chunk may go out, and what must wait: the line `data: [DONE]` with all behind it when the upstream is
+    `done`, else a last line that may become one."""
+    if done:
+        mark = _DONE.search(chunk)
+        at = mark.end() if mark else len(chunk)
+    else:
+        at = max(chunk.rfind(b"\n"), chunk.rfind(b"\r")) + 1
+        if not b"data:[DONE]".startswith(chunk[at : at + 100].translate(None, b" \t")):
+            at = len(chunk)
+    return chunk[:at], chunk[at:]
+
+
+def _otherwise(message: dict[str, Any]) -> Any:
+    """What was said by other means than content: refused, or spoken aloud."""
+    audio = message.get("audio")
+    return message.get("refusal") or (audio.get("transcript") if isinstance(audio, dict) else None)
 
 
 def _parse(data: bytes) -> dict[str, Any] | None:

@@ -21,6 +21,10 @@ from scheduler.jobs import Arguments, JobQueue, QueueError, Task
 log = logging.getLogger(__name__)
 
 
+class StillHeld(Exception):
+    """Erased text may still stand in the database's log, because somebody was reading."""
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """What the tasks work with; made by the executor process."""
@@ -70,10 +74,12 @@ class Work:
         return {"action": done.action, "pieces": done.pieces}
 
     async def erase(self, cube: str, _: Arguments) -> dict[str, Any]:
-        """After a memory was erased from SQL: build the index anew without it, and leave no bytes in the database."""
+        """After a memory was erased from SQL: build the index anew without it, and leave no bytes in the database.
+        Raises StillHeld, to be tried again."""
         done = await self.index.rebuild(cube)
-        clean = await self.database.vacuum()
-        return {"action": done.action, "pieces": done.pieces, "vacuumed": clean}
+        if not await self.database.vacuum():
+            raise StillHeld("a reader held the log of the database")
+        return {"action": done.action, "pieces": done.pieces, "vacuumed": True}
 
     async def rebuild(self, cube: str, arguments: Arguments) -> dict[str, Any]:
         """Build the index anew if it does not hold what SQL says, or in any case with {"force": "yes"}."""

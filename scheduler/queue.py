@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import json
 import uuid
 from typing import Any
@@ -118,15 +119,22 @@ class DbosQueue:
             "workflow_name": task,
             "queue_name": QUEUE,
             "workflow_id": f"{cube}:{task}:{uuid.uuid4().hex[:12]}",
-            "deduplication_id": same,
             "duplication_policy": "return-existing",
             "priority": priority,
             "app_version": VERSION,
         }
         if delay_s > 0:
             options["delay_seconds"] = delay_s
-        handle = await self._call("enqueue", options, cube, given)
-        return str(handle.get_workflow_id())
+        for number in itertools.count():
+            handle = await self._call("enqueue", options | {"deduplication_id": f"{same}.{number}"}, cube, given)
+            job = str(handle.get_workflow_id())
+            if job == options["workflow_id"]:
+                break
+            # DBOS calls a running job the same, too; but it may have looked already at what has changed just now
+            twin = await self.get(job)
+            if twin is not None and twin.state == "waiting":
+                break
+        return job
 
     async def jobs(self, cube: str | None = None, *, states: tuple[str, ...] = (), limit: int = 50) -> list[Job]:
         """See JobQueue.jobs."""

@@ -1,20 +1,28 @@
 """The upstream kind `openai`: a byte pipe to any OpenAI-compatible server. What we do not need is not read.
 
-One aiohttp session per upstream. No retries of our own: the client's SDK has them.
+One aiohttp session per upstream. No retries of our own, the client's SDK has them; only a kept connection that turns out
+to have been closed by the server while it was idle is replaced.
 """
 
 from __future__ import annotations
 
 import asyncio
+import io
 import ssl
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from proxy.errors import ApiError, Unavailable, UpstreamTimeout, UpstreamUnreachable
 from proxy.upstreams.port import Call, Headers, UpstreamBroken
+
+_HEADER_BYTES = 1 << 16  # of one header of an answer
+_IN_ONE = 1 << 20  # bytes; a longer body is written piece by piece, so that it does not hold everything else up
+_STALE_S = 1.0  # a connection that was closed while idle fails at once; later it is the server that failed
 
 
 class WireReply:
@@ -45,6 +53,17 @@ class WireReply:
             self._response.release()
         else:
             self._response.close()
+
+
+def _reuse() -> aiohttp.TraceConfig:
+    """Notes for a request whether it went over a kept connection."""
+
+    async def note(_: aiohttp.ClientSession, context: Any, __: aiohttp.TraceConnectionReuseconnParams) -> None:
+        context.trace_request_ctx["reused"] = True
+
+    config = aiohttp.TraceConfig()
+    config.on_connection_reuseconn.append(note)
+    return config
 
 
 class WireUpstream:
@@ -83,6 +102,9 @@ class WireUpstream:
                 auto_decompress=False,
                 skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
                 cookie_jar=aiohttp.DummyCookieJar(),
+                max_line_size=_HEADER_BYTES,
+                max_field_size=_HEADER_BYTES,
+                trace_configs=[_reuse()],
             )
         return self._session
 
@@ -91,16 +113,28 @@ class WireUpstream:
         headers: list[tuple[str, str]] = [(n, v) for n, v in call.headers if n.lower() not in self._headers]
         headers += list(self._headers.items())
         headers.append(("accept-encoding", "identity"))  # the answer is read on its way through
-        url = f"{self._base_url}{call.path}" + (f"?{call.query}" if call.query else "")
+        url = URL(f"{self._base_url}{call.path}" + (f"?{call.query}" if call.query else ""), encoded=True)
         try:
-            response = await self._open().request(
-                call.method, url, data=call.body or None, headers=headers, allow_redirects=False
-            )
+            response = await self._request(call.method, url, call.body, headers)
         except TimeoutError as error:
             raise UpstreamTimeout(f"upstream {self.name} did not answer in time") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self._unreachable(error) from error
         return WireReply(response)
+
+    async def _request(
+        self, method: str, url: URL, body: bytes, headers: list[tuple[str, str]]
+    ) -> aiohttp.ClientResponse:
+        while True:
+            started, notes = time.monotonic(), {"reused": False}
+            data = io.BytesIO(body) if len(body) > _IN_ONE else body or None
+            try:
+                return await self._open().request(
+                    method, url, data=data, headers=headers, allow_redirects=False, trace_request_ctx=notes
+                )
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                if not notes["reused"] or time.monotonic() - started > _STALE_S:
+                    raise
 
     def _unreachable(self, error: Exception) -> ApiError:
         return UpstreamUnreachable(f"upstream {self.name} cannot be reached ({type(error).__name__})")

@@ -1,0 +1,50 @@
+"""The default embedder: unit vectors that stay the same whatever stands beside the text."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from memory.embed import DEFAULT, default_folder, export_default, make
+from memory.models import Embedder
+
+
+@pytest.mark.parametrize("text", ["tea", "", " ", "我住在杭州", "🙂", "word " * 5000, "\x00", "a" * 10_000])
+def test_every_text_has_a_finite_vector(embedder: Embedder, text: str) -> None:
+    (row,) = embedder.embed([text])
+    assert row.shape == (embedder.dimensions,)
+    assert np.linalg.norm(row) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_no_texts_have_no_vectors(embedder: Embedder) -> None:
+    assert embedder.embed([]).shape == (0, 384)
+
+
+def test_rows_come_in_the_order_of_the_texts(embedder: Embedder) -> None:
+    texts = [f"{'long ' * (40 - n)}text {n}" for n in range(40)]
+    together = embedder.embed(texts)
+    for n in (0, 17, 39):
+        alike = together @ embedder.embed_query(texts[n])
+        assert int(np.argmax(alike)) == n
+        assert alike[n] > 0.98  # int8: the neighbours in a batch move a vector a little
+
+
+def test_meaning_is_near_and_other_things_are_far(embedder: Embedder) -> None:
+    dog, puppy, tax = embedder.embed(["My dog is seven.", "How old is my dog?", "The tax form is due in April."])
+    assert dog @ puppy > 0.5 > 0.2 > dog @ tax
+
+
+def test_threads_may_share_it(embedder: Embedder) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        rows = list(pool.map(embedder.embed_query, ["tea"] * 16))
+    assert all(np.array_equal(row, rows[0]) for row in rows)
+
+
+def test_the_export_is_made_once(models_dir: Path) -> None:
+    before = (default_folder(models_dir) / "model.onnx").stat()
+    assert export_default(models_dir) == default_folder(models_dir)
+    assert (default_folder(models_dir) / "model.onnx").stat().st_mtime_ns == before.st_mtime_ns
+    assert make(DEFAULT, models_dir).id == make(DEFAULT, models_dir).id

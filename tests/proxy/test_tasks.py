@@ -1,0 +1,134 @@
+"""What the jobs do: learn, index, erase, rebuild; and the sweep that finds work nobody announced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memory.cube import Cubes
+from memory.index import Index
+from memory.memories import Memories
+from memory.models import Embedder
+from memory.organise import Organiser
+from memory.sql import Database
+from memory.store import Store
+from memory.turns import TurnLog
+from proxy.tasks import StillHeld, Sweep, Work
+from tests.memory.make import CUBE, NOW, OWNER, memory, record, turn
+from tests.scheduler.test_triggers import Slip
+
+
+@pytest.fixture
+def work(database: Database, store: Store, embedder: Embedder) -> Work:
+    return Work(
+        database=database,
+        cubes=Cubes(database),
+        turns=TurnLog(database),
+        organiser=Organiser(database, embedder),
+        index=Index(database, store, embedder),
+        extractor=None,
+        batch=2,
+        clock=lambda: NOW,
+    )
+
+
+def tasks(slip: Slip) -> list[tuple[str, str]]:
+    return sorted((task, cube) for task, cube, *_ in slip.put_in)
+
+
+def scan(data: Path, word: bytes) -> bool:
+    return any(word in file.read_bytes() for file in data.rglob("*") if file.is_file() and "models" not in file.parts)
+
+
+async def test_learning_takes_every_turn_that_waits_and_indexes(work: Work, database: Database) -> None:
+    for text in ("My name is Ann.", "I live in Oslo.", "Hello!", "I am allergic to nuts.", "Thanks."):
+        await record(database, turn(user_text=text))
+    done = await work.learn(CUBE, {})
+    assert (done["turns"], done["extraction"]) == (5, "rules")
+    assert done["added"] >= 2
+    assert await work.turns.waiting() == []
+    assert await work.index.verify(CUBE) is None
+
+
+async def test_learning_again_changes_nothing(work: Work, database: Database) -> None:
+    await record(database, turn(user_text="My name is Ann."))
+    await work.learn(CUBE, {})
+    before = await Memories(database).since(CUBE, 0)
+    done = await work.learn(CUBE, {})
+    assert (done["turns"], done["added"]) == (0, 0)
+    assert await Memories(database).since(CUBE, 0) == before
+
+
+async def test_erasing_leaves_no_byte_of_what_was_said(work: Work, database: Database, data: Path) -> None:
+    await record(database, turn(user_text="I live in Zanzibar."))
+    await record(database, turn(user_text="I like tea."))
+    await work.learn(CUBE, {})
+    assert scan(data, b"Zanzibar")
+    memories = Memories(database)
+    for one in await memories.page(CUBE):
+        if "Zanzibar" in one.text:
+            await memories.forget(CUBE, one.id)
+    assert (await work.erase(CUBE, {}))["vacuumed"] is True
+    assert not scan(data, b"Zanzibar")
+    assert scan(data, b"I like tea")
+
+
+async def test_an_erasure_that_a_reader_held_up_is_not_called_done(work: Work, database: Database) -> None:
+    await record(database, turn())
+    hurried = Database(database.url, busy_timeout_s=0.05)
+    held_up = Work(hurried, work.cubes, work.turns, work.organiser, work.index, None, 2)
+    async with database.read() as connection:
+        await connection.exec_driver_sql("SELECT * FROM turns")
+        await record(database, turn())
+        with pytest.raises(StillHeld):
+            await held_up.erase(CUBE, {})
+    assert (await held_up.erase(CUBE, {}))["vacuumed"] is True
+    await hurried.close()
+
+
+async def test_a_sound_index_is_not_rebuilt_without_force(work: Work, database: Database) -> None:
+    await Memories(database).add(memory(), OWNER)
+    assert await work.bring_index_up(CUBE, {}) == {"action": "rebuilt", "pieces": 1}
+    assert await work.rebuild(CUBE, {}) == {"action": "nothing"}
+    assert await work.rebuild(CUBE, {"force": "yes"}) == {"action": "rebuilt", "pieces": 1}
+
+
+async def test_a_wrong_index_is_rebuilt(work: Work, database: Database, store: Store) -> None:
+    kept = await Memories(database).add(memory(), OWNER)
+    await work.bring_index_up(CUBE, {})
+    await store.put(CUBE, 1, [kept.id], [])
+    assert await work.rebuild(CUBE, {}) == {"action": "rebuilt", "pieces": 1}
+    assert await work.index.verify(CUBE) is None
+
+
+@pytest.mark.parametrize("task", ["learn", "index", "erase", "rebuild"])
+async def test_a_job_for_a_cube_that_is_gone_does_no_harm(work: Work, task: str) -> None:
+    run: Any = next(t.run for t in work.tasks(1) if t.name == task)
+    await run("nobody's", {})
+
+
+async def test_the_sweep_finds_what_nobody_announced(work: Work, database: Database) -> None:
+    slip = Slip()
+    sweep = Sweep(work, slip)
+    await record(database, turn(cube="said"))
+    await Memories(database).add(memory(cube="written"), OWNER)
+    await Memories(database).add(memory(cube="indexed"), OWNER)
+    await work.bring_index_up("indexed", {})
+    await sweep()
+    assert tasks(slip) == [("index", "said"), ("index", "written"), ("learn", "said"), ("rebuild", "indexed")]
+    slip.put_in.clear()
+    await sweep()
+    assert tasks(slip) == [("index", "said"), ("index", "written"), ("learn", "said")]
+
+
+async def test_the_sweep_verifies_after_the_queue_is_back(work: Work, database: Database) -> None:
+    await Memories(database).add(memory(), OWNER)
+    await work.bring_index_up(CUBE, {})
+    slip = Slip(refuses="rebuild")
+    sweep = Sweep(work, slip)
+    await sweep()
+    slip.refuses = ""
+    await sweep()
+    assert tasks(slip) == [("rebuild", CUBE)]
