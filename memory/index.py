@@ -24,7 +24,7 @@ from memory.models import Embedder, Vectors
 from memory.pieces import pieces
 from memory.sql import Database
 from memory.store import IndexBroken, Piece, Store
-from memory.types import Status
+from memory.types import Memory, Status
 
 log = logging.getLogger(__name__)
 FRAGMENTS = 20  # compact beyond so many small files
@@ -33,7 +33,8 @@ INDEXED = (Status.ACTIVE, Status.SUPERSEDED)  # superseded ones answer questions
 
 @dataclass(frozen=True, slots=True)
 class Indexed:
-    """What was done: "nothing", "appended" or "rebuilt", and how many pieces the table holds now."""
+    """What was done: "nothing", "appended", "rebuilt" or "erased" (rebuilt without what was forgotten), and how many pieces
+    the table holds now."""
 
     action: str
     pieces: int
@@ -59,27 +60,27 @@ class Index:
         info = await self._cubes.get(cube)
         if info is None or (info.rev == info.indexed_rev and info.embedder == self._embedder.id):
             return Indexed("nothing", info.indexed_rows if info else 0)
+        changed = await self._memories.since(info.id, info.indexed_rev)
+        if any(memory.status is Status.DELETED for memory in changed):
+            # deleting from a LanceDB table leaves the text in its files: only a new generation erases
+            return replace(await self.rebuild(cube), action="erased")
         if info.generation == 0 or info.embedder != self._embedder.id:
             return await self.rebuild(cube)
         try:
-            return await self._append(info)
+            return await self._append(info, changed)
         except IndexBroken as error:
             log.warning("index of cube %s cannot be used (%s): building it anew", cube, error)
             return await self.rebuild(cube)
 
-    async def _append(self, info: Cube) -> Indexed:
-        changed = await self._memories.since(info.id, info.indexed_rev)
+    async def _append(self, info: Cube, changed: Sequence[Memory]) -> Indexed:
         upto = max((memory.rev for memory in changed), default=info.rev)
-        if any(memory.status is Status.DELETED for memory in changed):
-            # deleting from a LanceDB table leaves the text in its files: only a new generation erases
-            return await self.rebuild(info.id)
         fresh = await self.embedded(
             info.id, [piece for memory in changed if memory.status in INDEXED for piece in pieces(memory)]
         )
         await self._store.put(info.id, info.generation, [memory.id for memory in changed], fresh)
         if await self._store.fragments(info.id, info.generation) > FRAGMENTS:
             await self._store.tidy(info.id, info.generation)
-        rows = len(await self._expected(info.id, upto))
+        rows = await self._store.count(info.id, info.generation)
         await self._cubes.set_index(
             info.id, generation=info.generation, rev=upto, rows=rows, embedder=self._embedder.id
         )

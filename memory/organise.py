@@ -97,17 +97,16 @@ class Organiser:
 
     def _near(self, proposals: Sequence[Memory], known: Sequence[Memory]) -> list[str | None]:
         """For each proposal the id of a known memory that says the same in nearly the same words."""
-        if not proposals or not known:
-            return [None] * len(proposals)
-        new = self._embedder.embed([memory.text for memory in proposals])
-        old = self._embedder.embed([memory.text for memory in known])
-        near: list[str | None] = []
-        for i, memory in enumerate(proposals):
-            alike = old @ new[i]
-            best = int(np.argmax(np.where([other.kind is memory.kind for other in known], alike, -1.0)))
-            fits = float(alike[best]) >= NEAR_DUPLICATE and says_the_same(memory.text, known[best].text)
-            near.append(known[best].id if fits and known[best].kind is memory.kind else None)
-        return near
+        return [self._nearest(memory, [other for other in known if other.kind is memory.kind]) for memory in proposals]
+
+    def _nearest(self, memory: Memory, known: Sequence[Memory]) -> str | None:
+        alike = [other for other in known if says_the_same(memory.text, other.text)]  # cheap: few are left to embed
+        if not alike:
+            return None
+        new, *old = self._embedder.embed([memory.text, *(other.text for other in alike)])
+        nearness = np.array(old) @ new
+        best = int(np.argmax(nearness))
+        return alike[best].id if float(nearness[best]) >= NEAR_DUPLICATE else None
 
 
 def says_the_same(a: str, b: str) -> bool:

@@ -271,6 +271,16 @@ class Store:
             raise IndexBroken(f"cannot read: {_kind(error)}") from error
         return [piece for _, piece in _pieces(rows)]
 
+    async def count(self, cube: str, generation: int) -> int:
+        """How many pieces the table holds. Raises IndexBroken."""
+        try:
+            return int(await (await self._table(cube, generation)).count_rows())
+        except IndexBroken:
+            raise
+        except Exception as error:
+            self.forget_handle(cube, generation)
+            raise IndexBroken(f"cannot count: {_kind(error)}") from error
+
     async def check_words(self, cube: str, generation: int) -> None:
         """Raise IndexBroken when the full-text index cannot answer."""
         await self.search(cube, generation, vector=None, words="a", limit=1)

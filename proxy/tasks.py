@@ -10,15 +10,18 @@ from typing import Any
 
 from memory.cube import Cubes
 from memory.extract import ExtractionFailed, LlmExtractor, rules
-from memory.index import Index
+from memory.index import Index, Indexed
 from memory.models import ChatModelError
 from memory.organise import Organised, Organiser
 from memory.sql import Database
 from memory.turns import TurnLog
 from memory.types import Candidate, Turn
+from scheduler.executor import where
 from scheduler.jobs import Arguments, JobQueue, QueueError, Task
 
 log = logging.getLogger(__name__)
+_SWEPT = {"rebuild": 4, "learn": 6, "index": 7}  # priority of what the sweep finds
+_PAUSE_S = 5.0
 
 
 class StillHeld(Exception):
@@ -47,7 +50,7 @@ class Work:
             done: Organised = await self.organiser.organise(cube, waiting, candidates, self.clock())
             turns += len(waiting)
             added, skipped, superseded = added + done.added, skipped + done.skipped, superseded + done.superseded
-        indexed = await self.index.catch_up(cube)
+        indexed = await self._catch_up(cube)
         return {
             "turns": turns,
             "added": added,
@@ -65,20 +68,30 @@ class Work:
             except (ChatModelError, ExtractionFailed) as error:
                 # nothing is lost: the words are in the turn log, and the rules' result stands
                 log.warning("extraction model failed (%s): rules instead", type(error).__name__)
-        found = [candidate for turn in turns for candidate in rules.extract(turn)]
+        found = [candidate for turn in turns for candidate in _by_rules(turn)]
         return found, "rules" if self.extractor is None else "rules after a failed model"
 
     async def bring_index_up(self, cube: str, _: Arguments) -> dict[str, Any]:
         """Index what was written by other ways than a chat."""
-        done = await self.index.catch_up(cube)
+        done = await self._catch_up(cube)
         return {"action": done.action, "pieces": done.pieces}
+
+    async def _catch_up(self, cube: str) -> Indexed:
+        done = await self.index.catch_up(cube)
+        if done.action == "erased":  # a crash came between an erasure and its own job
+            await self._wipe()
+        return done
+
+    async def _wipe(self) -> None:
+        """Leave no bytes of erased rows in the database. Raises StillHeld, to be tried again."""
+        if not await self.database.vacuum():
+            raise StillHeld("a reader held the log of the database")
 
     async def erase(self, cube: str, _: Arguments) -> dict[str, Any]:
         """After a memory was erased from SQL: build the index anew without it, and leave no bytes in the database.
         Raises StillHeld, to be tried again."""
         done = await self.index.rebuild(cube)
-        if not await self.database.vacuum():
-            raise StillHeld("a reader held the log of the database")
+        await self._wipe()
         return {"action": done.action, "pieces": done.pieces, "vacuumed": True}
 
     async def rebuild(self, cube: str, arguments: Arguments) -> dict[str, Any]:
@@ -100,6 +113,14 @@ class Work:
         ]
 
 
+def _by_rules(turn: Turn) -> list[Candidate]:
+    try:
+        return rules.extract(turn)
+    except Exception as error:  # one odd turn must not keep its cube from learning the others
+        log.error("rules failed on turn %s: %s\n%s", turn.id, type(error).__name__, where(error))
+        return []
+
+
 class Sweep:
     """The clock trigger: finds work that no event has announced (a crash between a commit and its trigger, another
     process's write) and, once after the start, damage to any index."""
@@ -109,21 +130,33 @@ class Sweep:
         self._queue = queue
         self._verified = False
         self._purged_at = 0.0
+        self._pauses: dict[tuple[str, str], tuple[float, float]] = {}  # what keeps coming up: (not before, pause)
 
     async def __call__(self) -> None:
         """One round."""
+        found = {("learn", cube) for cube in await self._work.turns.waiting()}
+        for info in await self._work.cubes.every():
+            if not self._verified and info.generation:
+                found.add(("rebuild", info.id))
+            elif ("learn", info.id) in found:
+                continue  # that indexes too
+            elif info.rev != info.indexed_rev or info.embedder != self._work.index.embedder_id:
+                found.add(("index", info.id))
+        self._pauses = {work: pause for work, pause in self._pauses.items() if work in found}
         try:
-            for cube in await self._work.turns.waiting():
-                await self._queue.put("learn", cube, priority=6)
-            for info in await self._work.cubes.every():
-                if not self._verified and info.generation:
-                    await self._queue.put("rebuild", info.id, priority=4)
-                elif info.rev != info.indexed_rev or info.embedder != self._work.index.embedder_id:
-                    await self._queue.put("index", info.id, priority=7)
+            for task, cube in sorted(found):
+                if self._work.clock() >= self._pauses.get((task, cube), (0.0, 0.0))[0]:
+                    await self._queue.put(task, cube, priority=_SWEPT[task])
+                    self._tried(task, cube)
             self._verified = True
             await self._purge()
         except QueueError as error:
             log.warning("sweep: the queue is not reachable (%s)", error)
+
+    def _tried(self, task: str, cube: str) -> None:
+        """What does not go away is tried more and more seldom."""
+        _, pause = self._pauses.get((task, cube), (0.0, _PAUSE_S))
+        self._pauses[task, cube] = (self._work.clock() + pause, min(pause * 2, 3600.0))
 
     async def _purge(self) -> None:
         now = self._work.clock()

@@ -46,6 +46,7 @@ class Executor:
         self._beat = beat
         self._beat_s = beat_s
         self._cubes: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._loop: asyncio.AbstractEventLoop
 
     async def run(self, stop: asyncio.Event, *, drain_s: int = 20, ready: Callable[[], None] | None = None) -> None:
         """Run until `stop` is set, then wait at most `drain_s` for what is running."""
@@ -59,6 +60,7 @@ class Executor:
             "log_level": "WARNING",
             "enable_otlp": False,
         }
+        self._loop = asyncio.get_running_loop()
         DBOS(config=config)
         for task in self._tasks:
             self._register(task)
@@ -89,8 +91,9 @@ class Executor:
             backoff_rate=2.0,
         )
         async def step(cube: str, arguments: Arguments) -> Mapping[str, Any]:
-            async with self._lock(cube):
-                return await _guarded(task, cube, arguments)
+            # DBOS calls us on a loop and thread of its own; tasks run where their database and locks belong
+            work = asyncio.run_coroutine_threadsafe(self._run(task, cube, arguments), self._loop)
+            return await asyncio.wrap_future(work)
 
         @DBOS.workflow(name=task.name, max_recovery_attempts=20)
         async def workflow(cube: str, arguments: Arguments) -> Mapping[str, Any]:
@@ -99,6 +102,10 @@ class Executor:
             except dbos_error.DBOSException as error:  # the last try failed: keep its kind, not DBOS's wrapping
                 tries = getattr(error, "errors", None)
                 raise JobFailed(str(tries[-1]) if tries else type(error).__name__) from None
+
+    async def _run(self, task: Task, cube: str, arguments: Arguments) -> Mapping[str, Any]:
+        async with self._lock(cube):
+            return await _guarded(task, cube, arguments)
 
     def _lock(self, cube: str) -> asyncio.Lock:
         lock = self._cubes.get(cube)

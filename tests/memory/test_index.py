@@ -165,7 +165,7 @@ async def test_erased_text_leaves_no_bytes_in_the_index(library: Library, data: 
     await library.index.catch_up(CUBE)
     assert scan(data, "zanzibar")
     await library.memories.forget(CUBE, one.id)
-    assert await library.index.catch_up(CUBE) == Indexed("rebuilt", 1)
+    assert await library.index.catch_up(CUBE) == Indexed("erased", 1)
     assert not scan(data, "zanzibar")
     assert scan(data, "two")
 
@@ -180,7 +180,7 @@ async def test_an_erased_cube_leaves_no_files(library: Library, data: Path) -> N
 async def test_an_empty_cube_can_be_indexed(library: Library) -> None:
     (one,) = await library.add("one")
     await library.memories.forget(CUBE, one.id)
-    assert await library.index.catch_up(CUBE) == Indexed("rebuilt", 0)
+    assert await library.index.catch_up(CUBE) == Indexed("erased", 0)
     assert await library.index.verify(CUBE) is None
     await library.add("two")
     await library.index.catch_up(CUBE)

@@ -59,5 +59,5 @@ def test_what_is_wrong_is_said(tmp_path: Path, text: str, says: str) -> None:
 
 
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot read .*absent"):
+    with pytest.raises(ConfigError, match=r"cannot read .*absent"):
         load(str(tmp_path / "absent.yaml"), environment={})

@@ -16,7 +16,12 @@ from proxy.config import Config, ConfigError, UpstreamConfig
 from proxy.status import read_processes
 from proxy.supervise import Supervisor
 
-STAYS = "import signal, sys, time; signal.signal(15, lambda *_: (print('{0}', file=open('{1}', 'a')), sys.exit(0))); {2}time.sleep(60)"
+STAYS = """
+import signal, sys, time
+signal.signal(15, lambda *_: (print("{0}", file=open("{1}", "a")), sys.exit(0)))
+{2}
+time.sleep(60)
+"""
 
 
 def stays(name: str, log: Path, more: str = "") -> Sequence[str]:
@@ -25,18 +30,13 @@ def stays(name: str, log: Path, more: str = "") -> Sequence[str]:
 
 async def until(condition: Callable[[], object], timeout_s: float = 10) -> None:
     async with asyncio.timeout(timeout_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-
-
-def running(folder: Path, *names: str) -> bool:
-    found = read_processes(folder)
-    return all(found.get(name, {}).get("state") == "running" for name in names)
 
 
 async def test_processes_are_stopped_in_their_order(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    ready = "open('{0}', 'a').close(); "
+    ready = "open('{0}', 'a').close()"
     commands = {name: stays(name, log, ready.format(tmp_path / name)) for name in ("proxy", "executor", "engine")}
     supervisor = Supervisor(tmp_path, commands)
     work = asyncio.create_task(supervisor.run())
@@ -89,6 +89,6 @@ def test_a_taken_port_is_said() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(ConfigError, match="cannot listen on 127.0.0.1:"):
+        with pytest.raises(ConfigError, match=r"cannot listen on 127\.0\.0\.1:"):
             supervise.check_port("127.0.0.1", taken.getsockname()[1])
     supervise.check_port("127.0.0.1", supervise.free_port())

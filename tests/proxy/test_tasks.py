@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +118,18 @@ async def test_the_sweep_finds_what_nobody_announced(work: Work, database: Datab
     await Memories(database).add(memory(cube="indexed"), OWNER)
     await work.bring_index_up("indexed", {})
     await sweep()
-    assert tasks(slip) == [("index", "said"), ("index", "written"), ("learn", "said"), ("rebuild", "indexed")]
-    slip.put_in.clear()
-    await sweep()
-    assert tasks(slip) == [("index", "said"), ("index", "written"), ("learn", "said")]
+    assert tasks(slip) == [("index", "written"), ("learn", "said"), ("rebuild", "indexed")]
+
+
+async def test_the_sweep_tries_more_and_more_seldom_what_does_not_go_away(work: Work, database: Database) -> None:
+    now = [1000.0]
+    slip = Slip()
+    sweep = Sweep(replace(work, clock=lambda: now[0]), slip)
+    await record(database, turn(cube="said"))
+    for second in range(100):
+        now[0] = 1000.0 + second
+        await sweep()
+    assert len(tasks(slip)) == 5  # at once, then after 5, 10, 20 and 40 seconds
 
 
 async def test_the_sweep_verifies_after_the_queue_is_back(work: Work, database: Database) -> None:

@@ -1,0 +1,69 @@
+"""What was injected is put again with the same bytes, also by another process, and never after it was forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from memory.sql import Database
+from proxy.app import Background
+from proxy.blocks import Begun, Blocks, Recalled
+
+
+@pytest.fixture
+async def background() -> AsyncIterator[Background]:
+    running = Background()
+    yield running
+    await running.drain(10)
+
+
+@pytest.fixture
+def blocks(database: Database, background: Background) -> Blocks:
+    return Blocks(database, background)
+
+
+def recalled(anchor: str, *memories: str, text: str = "block 小花\r\n\x7f") -> Recalled:
+    return Recalled(anchor, "s", 1.0, text, memories)
+
+
+async def test_a_block_is_there_at_once_and_in_other_processes_soon(
+    blocks: Blocks, database: Database, background: Background
+) -> None:
+    blocks.keep("c", recalled("a", "m1"))
+    blocks.begin("c", Begun("s", "stable", ("m2",), 7), 1.0)
+    other = Blocks(database, background)
+    for reader in (blocks, other):
+        assert await reader.at("c", ["a", "b"]) == {"a": recalled("a", "m1")}
+        assert await reader.begun("c", "s") == Begun("s", "stable", ("m2",), 7)
+        await background.drain(10)
+
+
+async def test_another_cube_sees_nothing(blocks: Blocks, background: Background) -> None:
+    blocks.keep("c", recalled("a"))
+    blocks.begin("c", Begun("s", "stable", (), 7), 1.0)
+    await background.drain(10)
+    assert await blocks.at("d", ["a"]) == {}
+    assert await blocks.begun("d", "s") is None
+
+
+async def test_a_place_has_one_block(blocks: Blocks, database: Database, background: Background) -> None:
+    for text in ("one", "two", "three"):
+        blocks.keep("c", recalled("a", text=text))
+        await background.drain(10)
+    assert (await Blocks(database, background).at("c", ["a"]))["a"].recall == "three"
+
+
+async def test_blocks_that_show_what_is_forgotten_are_forgotten(
+    blocks: Blocks, database: Database, background: Background
+) -> None:
+    blocks.keep("c", recalled("a", "m1", "m2"))
+    blocks.keep("c", recalled("b", "m3"))
+    blocks.keep("d", recalled("a", "m1"))
+    blocks.begin("c", Begun("s", "stable", ("m2",), 7), 1.0)
+    await background.drain(10)
+    await blocks.forget("c", ["m2"])
+    for reader in (blocks, Blocks(database, background)):
+        assert set(await reader.at("c", ["a", "b"])) == {"b"}
+        assert set(await reader.at("d", ["a"])) == {"a"}
+        assert await reader.begun("c", "s") is None
