@@ -137,6 +137,17 @@ class Blocks:
         await self._database.write(work)
 
 
+async def purge(database: Database, before: float) -> int:
+    """Let go of blocks and sessions from before that time; resuming one costs a cache hit at the provider, no more."""
+
+    async def work(connection: AsyncConnection) -> int:
+        gone = await connection.execute(sa.delete(db.blocks).where(db.blocks.c.at < before))
+        more = await connection.execute(sa.delete(db.sessions).where(db.sessions.c.started_at < before))
+        return gone.rowcount + more.rowcount
+
+    return await database.write(work)
+
+
 def _cache(cache: OrderedDict[K, V], key: K, value: V) -> None:
     cache[key] = value
     cache.move_to_end(key)

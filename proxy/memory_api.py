@@ -14,8 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from memory.memories import Memories
+from memory.redact import redact
 from memory.retrieve import Question, Retriever
 from memory.types import Hit, Kind, Memory, Status, Trust
+from memory.words import whole
 from proxy import bodies
 from proxy.auth import Auth, Principal, cube_of
 from proxy.blocks import Blocks
@@ -249,9 +251,11 @@ def _fields(body: dict[str, Any]) -> dict[str, Any]:
         if name in out:
             if not all(isinstance(entry, str) for entry in out[name]):
                 raise BadRequest(f"{name} must be a list of texts", param=name, code="invalid_type")
-            out[name] = tuple(out[name])
+            out[name] = tuple(whole(entry) for entry in out[name])
     if "kind" in out:
         out["kind"] = _kind(out["kind"])
+    if "text" in out:
+        out["text"] = redact(out["text"])
     if len(out.get("text", "")) > _LONGEST:
         raise BadRequest(f"text is longer than {_LONGEST} characters", param="text")
     if "text" in out and not out["text"].strip():

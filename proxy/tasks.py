@@ -16,12 +16,15 @@ from memory.organise import Organised, Organiser
 from memory.sql import Database
 from memory.turns import TurnLog
 from memory.types import Candidate, Turn
+from proxy.blocks import purge
 from scheduler.executor import where
 from scheduler.jobs import Arguments, JobQueue, QueueError, Task
 
 log = logging.getLogger(__name__)
 _SWEPT = {"rebuild": 4, "learn": 6, "index": 7}  # priority of what the sweep finds
 _PAUSE_S = 5.0
+_KEEP_JOBS_S = 7 * 86400
+_KEEP_BLOCKS_S = 60 * 86400
 
 
 class StillHeld(Exception):
@@ -162,4 +165,5 @@ class Sweep:
         now = self._work.clock()
         if now - self._purged_at > 3600:
             self._purged_at = now
-            await self._queue.purge(7 * 86400, now)
+            await self._queue.purge(_KEEP_JOBS_S, now)
+            await purge(self._work.database, now - _KEEP_BLOCKS_S)
