@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 from typing import Any
 
 import sqlalchemy as sa
@@ -61,12 +62,19 @@ class TurnLog:
         return await self._database.write(work)
 
     async def session_at(self, cube: str, position: str) -> str | None:
-        """The session whose last known words hash to `position`: the one that a resent history continues."""
-        table = sql.turns
+        """The session whose last known words hash to `position`: the one that a resent history continues. Of several that
+        began alike, one that has not gone on from there yet, else the latest."""
+        table, later = sql.turns, sql.turns.alias()
+        went_on = sa.exists().where(
+            later.c.cube == cube,
+            later.c.session == table.c.session,
+            later.c.position == position,
+            later.c.replaced == 0,
+        )
         query = (
             sa.select(table.c.session)
             .where(table.c.cube == cube, table.c.tail == position)
-            .order_by(table.c.answered_at.desc())
+            .order_by(went_on, table.c.answered_at.desc())
             .limit(1)
         )
         async with self._database.read() as connection:
@@ -138,14 +146,26 @@ async def _settle(connection: AsyncConnection, turn: Turn, place: Place) -> Turn
     here = sa.and_(table.c.cube == turn.cube, table.c.key == turn.key)
     old = (await connection.execute(sa.select(table).where(here))).first()
     if old is not None:
-        known = old._mapping
-        open_start = not place.named and not place.position
-        if not open_start or turn.said_at - known["answered_at"] < SAME_TURN_S:
-            return replace(turn, id=known["id"], session=turn.session if place.named else known["session"])
-        # another conversation that happens to begin with the same words: the old turn gives the key up
-        aside = f"{turn.key}@{known['id']}"
+        known = _turn(old._mapping)
+        if await _is_the_same(connection, turn, known, place):
+            return replace(turn, id=known.id, session=turn.session if place.named else known.session)
+        # the same words said again, or another conversation that begins alike: the old turn gives the key up
+        aside = f"{turn.key}@{known.id}"
         await connection.execute(sa.update(table).where(here).values(key=aside))
     return replace(turn, id=str(uuid.uuid4()))
+
+
+async def _is_the_same(connection: AsyncConnection, turn: Turn, known: Turn, place: Place) -> bool:
+    """Whether a turn with the key of a known one is that turn once more (retry, regenerate). Where the client names the
+    session and resends its history, the key says so; otherwise it must be recent, and nothing may have been said since."""
+    if place.position:
+        return place.named or turn.said_at - known.answered_at < SAME_TURN_S
+    table = sql.turns
+    since = (table.c.cube == known.cube, table.c.session == known.session, table.c.said_at > known.said_at)
+    later = (await connection.execute(sa.select(table.c.position).where(*since, table.c.replaced == 0))).all()
+    if place.named and any(row[0] for row in later):  # a client that resends its history asks its first question again
+        return True
+    return not later and (place.named or turn.said_at - known.answered_at < SAME_TURN_S)
 
 
 async def _as_kept(connection: AsyncConnection, told: Memory) -> Memory:
@@ -167,7 +187,9 @@ async def _replace_edited(connection: AsyncConnection, turn: Turn, place: Place)
         table.c.id != turn.id,
         table.c.replaced == 0,
     )
-    for row in (await connection.execute(sa.select(table.c.id).where(*same_place))).all():
+    for row in (await connection.execute(sa.select(table.c.id, table.c.user_text).where(*same_place))).all():
+        if not place.named and not _alike(row[1], turn.user_text):
+            continue  # rather another conversation that began with the same words
         await connection.execute(
             sa.update(table).where(table.c.cube == turn.cube, table.c.id == row[0]).values(replaced=1)
         )
@@ -176,6 +198,11 @@ async def _replace_edited(connection: AsyncConnection, turn: Turn, place: Place)
         for memory in await select(connection, *known, sql.memories.c.status == Status.ACTIVE.value):
             if {source.turn for source in memory.sources} == {row[0]}:
                 await archive(connection, memory, at=turn.said_at, valid_to=turn.said_at)
+
+
+def _alike(a: str, b: str) -> bool:
+    """Whether one text can be the edited other."""
+    return SequenceMatcher(None, a[:1000], b[:1000], autojunk=False).ratio() >= 0.6
 
 
 def _row(turn: Turn) -> dict[str, Any]:

@@ -267,7 +267,13 @@ class Front:
 
     def _to_memory(self, name: str) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            response: Response = await getattr(self._memory, name)(request)
+            try:
+                response: Response = await getattr(self._memory, name)(request)
+            except (ApiError, DatabaseError):
+                raise
+            except Exception as error:  # the route's edge: what nobody foresaw gets an answer of the usual shape
+                log.error("%s %s failed: %s\n%s", request.method, name, type(error).__name__, where(error))
+                raise ApiError("internal error", code="internal_error") from None
             return response
 
         return endpoint

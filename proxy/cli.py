@@ -183,7 +183,7 @@ def keys_create(
             principal=principal,
             scopes=scopes or DEFAULT_SCOPES,
             models=models or None,
-            expires_at=time.time() + days * 86400 if days else None,
+            expires_at=time.time() + days * 86400 if days is not None else None,
         )
 
     made = _with_keys(session, run)

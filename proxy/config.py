@@ -49,8 +49,8 @@ class UpstreamConfig(_Section, frozen=True):
 class MemorySettings(_Section, frozen=True):
     """How much memory goes into a request, and how long a request may wait for it."""
 
-    deadline_ms: int = 500
-    record_deadline_ms: int = 1000
+    deadline_ms: int = 1000
+    record_deadline_ms: int = 3000
     recall_tokens: int = 1000
     stable_tokens: int = 400
     embedder: str = "all-MiniLM-L6-v2"
@@ -160,15 +160,17 @@ def load(path: str | None, *, data: str | None = None, environment: Mapping[str,
             raw = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path} is not UTF-8 text") from error
         except yaml.YAMLError as error:
             raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError("the configuration must be a mapping of keys")
-    raw = _expand(raw, env, "")
+    raw = {name: value for name, value in _expand(raw, env, "").items() if value is not None}  # an empty section
     if data:
         raw["data"] = data
     try:
-        config = msgspec.convert(raw, Config)
+        config = msgspec.convert(raw, Config, strict=False)  # ${PORT} is text
     except msgspec.ValidationError as error:
         raise ConfigError(str(error)) from error
     if not config.upstreams:

@@ -37,6 +37,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "pinned": (bool,),
     "attributes": (dict, type(None)),
 }
+_FAR = 253_402_300_799  # the last second of the year 9999
 _LONGEST = 100_000  # characters of a memory's text
 
 
@@ -246,7 +247,11 @@ def _fields(body: dict[str, Any]) -> dict[str, Any]:
             )
         if not isinstance(value, _FIELDS[name]) or (isinstance(value, bool) and bool not in _FIELDS[name]):
             raise BadRequest(f"{name} has the wrong type", param=name, code="invalid_type")
+        if isinstance(value, float | int) and not -_FAR <= value <= _FAR:
+            raise BadRequest(f"{name} is out of range (times are seconds since the epoch)", param=name)
         out[name] = value
+    if not 0 <= out.get("importance", 0.5) <= 1:
+        raise BadRequest("importance must lie between 0 and 1", param="importance")
     for name in ("entities", "tags"):
         if name in out:
             if not all(isinstance(entry, str) for entry in out[name]):

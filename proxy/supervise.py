@@ -61,9 +61,7 @@ class Supervisor:
         await self._stop.wait()
         for child in self._children:  # proxy first: it drains into the queue; then the executor, then the engine
             await self._end(child)
-        for keeper in keepers:
-            keeper.cancel()
-        await asyncio.gather(*keepers, return_exceptions=True)
+        await asyncio.gather(*keepers)
         self._tell()
 
     def stop(self) -> None:
@@ -73,6 +71,9 @@ class Supervisor:
     async def _keep(self, child: Child) -> None:
         while not self._stop.is_set():
             child.process = await asyncio.create_subprocess_exec(*child.command)
+            if self._stop.is_set():  # it came too late to be stopped with the others
+                await self._end(child)
+                return
             child.started_at = time.time()
             child.state = "running"
             self._tell()

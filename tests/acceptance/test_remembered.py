@@ -248,6 +248,32 @@ def test_retry_regenerate_and_edit_replace_the_turn(live: LiveProxy, upstream: R
     assert len({item["sources"][0]["session"] for item in live.items(key)}) == 1
 
 
+def test_chats_that_begin_alike_lose_nothing_to_each_other(live: LiveProxy, upstream: RecordingUpstream) -> None:
+    key = live.key()
+    client = live.client(key)
+    upstream.answer = lambda _: "Hello!"
+    begun = [*ask("Hi"), {"role": "assistant", "content": "Hello!"}]
+    for _ in range(2):
+        client.chat.completions.create(model="m", messages=ask("Hi"))
+    for text in ("I live in Oslo.", "My cat is called Ida.", "I like one."):
+        client.chat.completions.create(model="m", messages=[*begun, {"role": "user", "content": text}])
+    assert {"I live in Oslo.", "My cat is called Ida.", "I like one."} <= {item["text"] for item in live.items(key)}
+
+
+def test_the_same_words_said_again_later_are_another_turn(live: LiveProxy) -> None:
+    """A client that names its session and sends no history."""
+    key = live.key()
+    client = live.client(key, X_Memory_Session="one")
+    for text in ("Is it raining?", "yes", "Is it cold?", "yes"):
+        client.chat.completions.create(model="m", messages=ask(text))
+    assert sorted(item["text"] for item in live.items(key, status="all")) == [
+        "Is it cold?",
+        "Is it raining?",
+        "yes",
+        "yes",
+    ]
+
+
 def test_what_comes_back_of_our_blocks_is_not_learned_again(live: LiveProxy, upstream: RecordingUpstream) -> None:
     key = live.key()
     client = live.client(key)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import time
 
 import pytest
 
 from proxy import fence
+from tests.linear import assert_linear
 
 MARK = fence.nonce(b"secret", "cube", "session")
 CLOSE = f'</memrelay:recall n="{MARK}">'
@@ -93,7 +93,6 @@ def test_blocks_of_other_sessions_and_kinds_are_taken_out_too() -> None:
     ],
 )
 def test_hostile_text_takes_linear_time(text: str) -> None:
-    started = time.perf_counter()
     assert fence.strip(text) == text
-    block(text)
-    assert time.perf_counter() - started < 0.2
+    assert_linear(fence.strip, text)
+    assert_linear(block, text)
