@@ -201,8 +201,9 @@ async def _replace_edited(connection: AsyncConnection, turn: Turn, place: Place)
 
 
 def _alike(a: str, b: str) -> bool:
-    """Whether one text can be the edited other."""
-    return SequenceMatcher(None, a[:1000], b[:1000], autojunk=False).ratio() >= 0.6
+    """Whether one text can be the edited other: most words (in Chinese: characters) are the same, in the same order."""
+    one, two = ([*text[:1000].split()] if " " in text.strip() else [*text[:1000]] for text in (a, b))
+    return SequenceMatcher(None, one, two, autojunk=False).ratio() >= 0.6
 
 
 def _row(turn: Turn) -> dict[str, Any]:
