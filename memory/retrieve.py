@@ -89,9 +89,10 @@ class Retriever:
         self._fresh: OrderedDict[tuple[str, bool], _Fresh] = OrderedDict()
         self._most = cubes_kept
 
-    async def retrieve(self, cube: str, question: Question) -> Result:
-        """The memories that answer the question, best first. Raises DatabaseError; an unreadable index does not raise."""
-        info = await self._cubes.get(cube)
+    async def retrieve(self, cube: str, question: Question, *, info: Cube | None = None) -> Result:
+        """The memories that answer the question, best first; as new as `info`, when the caller has just looked it up.
+        Raises DatabaseError; an unreadable index does not raise."""
+        info = info or await self._cubes.get(cube)
         if info is None or not question.text.strip():
             return Result(())
         question = replace(question, text=whole(question.text))

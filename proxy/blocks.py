@@ -1,12 +1,12 @@
-"""What was injected where: kept, so that it can be put at the same place again byte for byte. SQL with a small cache in front.
+"""What was injected where: kept, so that it can be put at the same place again byte for byte.
 
-A row is written behind the request and read by the next one of the session, which may come sooner: the cache bridges that.
+A row is written behind the request and read by the next one of the session, which may come sooner: until it is committed it
+is also held here. Not longer, so that an erasure by another process is an erasure.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -18,8 +18,6 @@ from memory.sql import Database, DatabaseError
 from proxy import db
 
 log = logging.getLogger(__name__)
-_KEPT = 4096
-K = TypeVar("K")
 V = TypeVar("V")
 
 
@@ -56,8 +54,8 @@ class Blocks:
     def __init__(self, database: Database, spawn: Spawn) -> None:
         self._database = database
         self._spawn = spawn
-        self._recent: OrderedDict[tuple[str, str], Recalled] = OrderedDict()
-        self._begun: OrderedDict[tuple[str, str], Begun] = OrderedDict()
+        self._recent: dict[tuple[str, str], Recalled] = {}
+        self._begun: dict[tuple[str, str], Begun] = {}
 
     async def at(self, cube: str, anchors: Sequence[str]) -> dict[str, Recalled]:
         """The blocks that stood at these places."""
@@ -83,39 +81,36 @@ class Blocks:
 
     def begin(self, cube: str, begun: Begun, at: float) -> None:
         """Keep what a session begins with."""
-        _cache(self._begun, (cube, begun.session), begun)
-        values = {
-            "cube": cube,
-            "session": begun.session,
-            "started_at": at,
-            "stable": begun.stable,
-            "memories": list(begun.memories),
-            "rev": begun.rev,
-        }
-        self._spawn(self._write(db.sessions, values, ("cube", "session")))
+        values = {"started_at": at, "stable": begun.stable, "memories": list(begun.memories), "rev": begun.rev}
+        key = {"cube": cube, "session": begun.session}
+        self._begun[cube, begun.session] = begun
+        self._spawn(self._write(db.sessions, key, values, self._begun, begun))
 
     def keep(self, cube: str, block: Recalled) -> None:
         """Keep what is injected at a place."""
-        _cache(self._recent, (cube, block.anchor), block)
-        values = {
-            "cube": cube,
-            "anchor": block.anchor,
-            "session": block.session,
-            "at": block.at,
-            "recall": block.recall,
-            "memories": list(block.memories),
-        }
-        self._spawn(self._write(db.blocks, values, ("cube", "anchor")))
+        values = {"session": block.session, "at": block.at, "recall": block.recall, "memories": list(block.memories)}
+        key = {"cube": cube, "anchor": block.anchor}
+        self._recent[cube, block.anchor] = block
+        self._spawn(self._write(db.blocks, key, values, self._recent, block))
 
-    async def _write(self, table: sa.Table, values: dict[str, Any], key: tuple[str, str]) -> None:
+    async def _write(
+        self, table: sa.Table, key: dict[str, str], values: dict[str, Any], held: dict[tuple[str, str], V], value: V
+    ) -> None:
+        place = (key["cube"], list(key.values())[1])
+
         async def work(connection: AsyncConnection) -> None:
-            await connection.execute(sa.delete(table).where(*(table.c[name] == values[name] for name in key)))
-            await connection.execute(sa.insert(table).values(**values))
+            if held.get(place) is not value:
+                return  # forgotten, or replaced, before it was written
+            await connection.execute(sa.delete(table).where(*(table.c[name] == part for name, part in key.items())))
+            await connection.execute(sa.insert(table).values(**key, **values))
 
         try:
             await self._database.write(work)
         except DatabaseError as error:  # costs a cache hit at the provider, not the chat
             log.warning("an injected block was not kept: %s", error)
+        finally:
+            if held.get(place) is value:
+                del held[place]
 
     async def forget(self, cube: str, memories: Sequence[str]) -> None:
         """Erase every kept block that shows one of these memories."""
@@ -146,10 +141,3 @@ async def purge(database: Database, before: float) -> int:
         return gone.rowcount + more.rowcount
 
     return await database.write(work)
-
-
-def _cache(cache: OrderedDict[K, V], key: K, value: V) -> None:
-    cache[key] = value
-    cache.move_to_end(key)
-    while len(cache) > _KEPT:
-        cache.popitem(last=False)

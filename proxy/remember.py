@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from memory.cube import Cubes
+from memory.cube import Cube, Cubes
 from memory.memories import Memories, digest
 from memory.redact import redact
 from memory.retrieve import Question, Retriever
@@ -52,6 +52,7 @@ class Scene:
     reads: bool
     writes: bool
     old: Mapping[str, Recalled]
+    begins: bool  # nobody has heard of the session before
 
 
 class Remember(Hook):
@@ -132,7 +133,7 @@ class Remember(Hook):
         salt = named or ""
         old = await self._blocks.at(cube, [stable_id(salt, anchor) for _, anchor in conversation.anchors])
         session = stable_id(cube, "session", named) if named else ""
-        session = session or await self._continued(cube, conversation, old) or str(uuid.uuid4())
+        session = session or await self._continued(cube, conversation, old)
         return self._make_scene(exchange, conversation, mode, cube, session, named, old)
 
     async def _continued(self, cube: str, conversation: Conversation, old: Mapping[str, Recalled]) -> str:
@@ -151,7 +152,7 @@ class Remember(Hook):
     def _blind_scene(self, exchange: Exchange, conversation: Conversation, mode: str) -> Scene:
         """What can be said without the database, so that the turn can still be recorded when it comes back."""
         cube, named = self._cube(exchange), self._named_session(exchange)
-        session = stable_id(cube, "session", named) if named else str(uuid.uuid4())
+        session = stable_id(cube, "session", named) if named else ""
         return self._make_scene(exchange, conversation, mode, cube, session, named, {})
 
     def _make_scene(
@@ -168,12 +169,13 @@ class Remember(Hook):
         principal = exchange.principal
         return Scene(
             cube=cube,
-            session=session,
+            session=session or str(uuid.uuid4()),
             named=bool(named),
             conversation=conversation,
             reads=mode in ("on", "read") and principal.has("memory:read") and not named.startswith("channel:"),
             writes=mode in ("on", "write") and principal.has("memory:write") and not passing,
             old=old,
+            begins=not session,
         )
 
     def _cube(self, exchange: Exchange) -> str:
@@ -192,7 +194,8 @@ class Remember(Hook):
             known = scene.old.get(stable_id(named, anchor))
             if known is not None:
                 recalls[index] = known.recall
-        begun = await self._begin(scene, mark)
+        cube = await self._cubes.get(scene.cube)
+        begun = await self._begin(scene, cube, mark)
         degraded = None
         anchor = stable_id(named, conversation.anchor)
         now = scene.old.get(anchor)
@@ -200,7 +203,7 @@ class Remember(Hook):
         if conversation.later_round and now:  # the same block in every round of a turn, also when there was none
             shown = now.memories
         elif conversation.asks >= 0:
-            block, degraded = await self._recall(exchange, scene, begun, mark)
+            block, degraded = await self._recall(exchange, scene, cube, begun, mark)
             recalls[conversation.asks] = block.text
             shown = block.memories
             if block.text or begun.stable or exchange.body.get("tools") or now:
@@ -216,11 +219,10 @@ class Remember(Hook):
             return f"degraded:{degraded}"
         return "hit" if ids else "empty"
 
-    async def _begin(self, scene: Scene, mark: str) -> Begun:
+    async def _begin(self, scene: Scene, cube: Cube | None, mark: str) -> Begun:
         """The stable block that the session began with; for a new session, what it shall be."""
-        begun = await self._blocks.begun(scene.cube, scene.session)
+        begun = None if scene.begins else await self._blocks.begun(scene.cube, scene.session)
         if begun is None:
-            cube = await self._cubes.get(scene.cube)
             standing = await self._memories.standing(scene.cube, inject.STANDING) if cube else []
             block = inject.stable_block(standing, mark, self._settings.stable_tokens)
             begun = Begun(scene.session, block.text, block.memories, cube.rev if cube else 0)
@@ -228,25 +230,24 @@ class Remember(Hook):
         return begun
 
     async def _recall(
-        self, exchange: Exchange, scene: Scene, begun: Begun, mark: str
+        self, exchange: Exchange, scene: Scene, cube: Cube | None, begun: Begun, mark: str
     ) -> tuple[inject.Block, str | None]:
-        conversation = scene.conversation
-        question = Question(
-            text=conversation.text[-_LONGEST_QUESTION:], now=exchange.received_at, seen=conversation.seen
-        )
-        result = await self._retriever.retrieve(scene.cube, question)
+        if cube is None:
+            return inject.EMPTY, None
+        text = scene.conversation.text[-_LONGEST_QUESTION:]
+        question = Question(text=text, now=exchange.received_at, seen=scene.conversation.seen)
+        result = await self._retriever.retrieve(scene.cube, question, info=cube)
         hits = [
             hit
             for hit in result.hits
             if hit.memory.id not in begun.memories and not _is_itself(hit.memory, scene, exchange.received_at)
         ]
-        changed = await self._changed(scene, begun)
+        changed = await self._changed(scene, cube, begun)
         return inject.recall_block(hits, changed, mark, self._settings.recall_tokens), result.degraded
 
-    async def _changed(self, scene: Scene, begun: Begun) -> list[Memory]:
+    async def _changed(self, scene: Scene, cube: Cube, begun: Begun) -> list[Memory]:
         """Standing memories that other sessions have learned since this one began."""
-        cube = await self._cubes.get(scene.cube)
-        if cube is None or cube.rev == begun.rev:
+        if cube.rev == begun.rev:
             return []
         standing = await self._memories.standing(scene.cube, inject.STANDING)
         return [
