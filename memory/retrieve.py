@@ -194,7 +194,7 @@ class Retriever:
         hits: list[Hit] = []
         texts: set[str] = set()
         tried: set[tuple[str, str]] = set()
-        step = max(question.limit, 1) * 4
+        step = max(question.limit, 1) * 2
         for start in range(0, len(ranked), step):
             best: dict[tuple[str, str], Ranked] = {}
             for entry in ranked[start : start + step]:
