@@ -46,12 +46,12 @@ class Work:
 
     async def learn(self, cube: str, _: Arguments) -> dict[str, Any]:
         """Extract from every turn that waits, organise, and bring the index up to date."""
-        turns = added = skipped = superseded = 0
+        turns = added = skipped = superseded = tokens = 0
         mode = "rules"
         while waiting := await self.turns.unextracted(cube, self.batch):
-            candidates, mode = await self._extract(waiting)
+            candidates, mode, spent = await self._extract(waiting)
             done: Organised = await self.organiser.organise(cube, waiting, candidates, self.clock())
-            turns += len(waiting)
+            turns, tokens = turns + len(waiting), tokens + spent
             added, skipped, superseded = added + done.added, skipped + done.skipped, superseded + done.superseded
         indexed = await self._catch_up(cube)
         return {
@@ -60,19 +60,22 @@ class Work:
             "skipped": skipped,
             "superseded": superseded,
             "extraction": mode,
+            "tokens": tokens,
             "pieces": indexed.pieces,
         }
 
-    async def _extract(self, turns: Sequence[Turn]) -> tuple[list[Candidate], str]:
+    async def _extract(self, turns: Sequence[Turn]) -> tuple[list[Candidate], str, int]:
+        """(candidates, how they were found, tokens that the model took for it)"""
         if self.extractor is not None:
             try:
                 extraction = await self.extractor.extract(turns)
-                return list(extraction.candidates), extraction.mode
+                spent = extraction.prompt_tokens + extraction.completion_tokens
+                return list(extraction.candidates), extraction.mode, spent
             except (ChatModelError, ExtractionFailed) as error:
                 # nothing is lost: the words are in the turn log, and the rules' result stands
                 log.warning("extraction model failed (%s): rules instead", type(error).__name__)
         found = [candidate for turn in turns for candidate in _by_rules(turn)]
-        return found, "rules" if self.extractor is None else "rules after a failed model"
+        return found, "rules" if self.extractor is None else "rules after a failed model", 0
 
     async def bring_index_up(self, cube: str, _: Arguments) -> dict[str, Any]:
         """Index what was written by other ways than a chat."""

@@ -55,6 +55,34 @@ def test_what_was_said_is_extracted_and_indexed(installation: Installation, upst
     assert installation.api(other, "GET", f"/v1/memory/jobs/{jobs['data'][0]['id']}")[0] == 404
 
 
+NOTE = {
+    "text": "My violin teacher is called Agneta.", "kind": "fact", "turns": [1], "role": "user", "slot": "", "when": "",
+    "state": "", "condition": "", "entities": ["Agneta"], "tags": ["music"], "importance": 0.6,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("answer", "extraction", "learned"),
+    [
+        (json.dumps({"memories": [NOTE]}), "schema", "My violin teacher is called Agneta."),
+        ("I would rather not.", "rules after a failed model", "My name is Sigrid"),
+    ],
+)
+def test_a_named_model_extracts_and_the_rules_stand_in_for_it(
+    data: Path, upstream: RecordingUpstream, answer: str, extraction: str, learned: str
+) -> None:
+    upstream.answer = lambda received: answer if received.body["model"] == "extractor" else "Noted."
+    upstreams = [{"name": "recording", "kind": "openai", "base_url": upstream.url}]
+    with Installation(data, upstreams=upstreams, extraction={"model": "extractor", "debounce_s": 0}) as running:
+        key = running.key()
+        running.client(key).chat.completions.create(**ask("My violin teacher is called Agneta. My name is Sigrid."))
+        wait_for(lambda: indexed(running, key), "the executor")
+        (job,) = [job for job in running.api(key, "GET", "/v1/memory/jobs")[1]["data"] if job["result"]["turns"]]
+        found = {item["text"] for item in running.items(key) if item["kind"] != "episode"}
+    assert job["result"]["extraction"] == extraction
+    assert learned in found
+
+
 @pytest.mark.parametrize("damage", ["deleted", "truncated", "flipped"])
 def test_a_damaged_index_is_rebuilt_at_the_next_start(
     installation: Installation, upstream: RecordingUpstream, damage: str
