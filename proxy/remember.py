@@ -36,6 +36,7 @@ from scheduler.triggers import INDEX_BROKEN, TURN_FINISHED, Triggers
 
 log = logging.getLogger(__name__)
 MODES = ("on", "off", "read", "write")
+_AT_A_TIME = 4
 _LONGEST_QUESTION = 4000  # characters; of a longer message its end is asked, where questions stand
 _LOOKED_BACK = 3  # answers of a resent history by which its session is looked for
 _RETRIES_S = (0.5, 1, 2, 5, 10, 30, 60, 120, 300)
@@ -86,6 +87,7 @@ class Remember(Hook):
         self._metrics = metrics
         self._spawn = spawn
         self._clock = clock
+        self._gate = asyncio.Semaphore(_AT_A_TIME)
 
     # --- before ---------------------------------------------------------------------------------------------------------
 
@@ -109,7 +111,8 @@ class Remember(Hook):
     async def _guarded(self, exchange: Exchange, conversation: Conversation, mode: str) -> str:
         """Find the scene and inject, under the deadline; returns the state."""
         try:
-            async with asyncio.timeout(self._settings.deadline_ms / 1000):
+            # in a burst a few at a time: all at once, none would be ready before its deadline
+            async with asyncio.timeout(self._settings.deadline_ms / 1000), self._gate:
                 scene = await self._scene(exchange, conversation, mode)
                 exchange.notes["scene"] = scene
                 return await self._inject(exchange, scene) if scene.reads else "empty"

@@ -69,5 +69,5 @@ def test_the_documented_example_runs(
         with pytest.raises(openai.PermissionDeniedError):
             client.chat.completions.create(**ask("My passphrase is tulip."))
     assert raw.headers["x-house"] == "seen"
-    assert upstream.last.messages[-1]["content"].endswith("Answer in one sentence.")
+    assert upstream.last.messages[0] == {"role": "system", "content": "Answer in one sentence."}
     assert sys.modules.pop("examples").House.answers == 1
