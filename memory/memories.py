@@ -255,6 +255,17 @@ class Memories:
 
         return await self._database.write(work)
 
+    async def used(self, cube: str, ids: Sequence[str], at: float) -> None:
+        """Count that these memories went into a prompt. No revision: what they say has not changed."""
+        table = sql.memories
+
+        async def work(connection: AsyncConnection) -> None:
+            here = (table.c.cube == cube, table.c.id.in_(list(ids)), table.c.status != Status.DELETED.value)
+            counted = {"uses": table.c.uses + 1, "last_used_at": at}
+            await connection.execute(sa.update(table).where(*here).values(counted))
+
+        await self._database.write(work)
+
     async def history(self, cube: str, memory: str) -> list[Change]:
         """What happened to a memory, oldest first."""
         table = sql.history

@@ -213,6 +213,7 @@ class Remember(Hook):
                 self._blocks.keep(scene.cube, Recalled(anchor, scene.session, self._clock(), block.text, shown))
         exchange.edit(inject.edits(exchange.messages, begun.stable, recalls))
         ids = tuple(dict.fromkeys((*begun.memories, *shown)))
+        exchange.notes["shown"] = shown
         if ids:
             exchange.response_headers["x-memory-ids"] = ",".join(ids[:100])
         cost = tokens(begun.stable) + sum(tokens(text) for text in recalls.values())
@@ -265,6 +266,9 @@ class Remember(Hook):
 
     async def on_response(self, exchange: Exchange) -> None:
         """Write the turn down; returns when it is durable, or when waiting longer would keep the client."""
+        scene, shown = exchange.notes.get("scene"), exchange.notes.get("shown")
+        if isinstance(scene, Scene) and shown and not scene.conversation.later_round:
+            self._spawn(self._memories.used(scene.cube, shown, self._clock()))
         turn = self._turn(exchange)
         if turn is None:
             return

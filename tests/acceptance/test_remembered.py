@@ -343,6 +343,18 @@ def test_the_response_says_what_memory_did(live: LiveProxy) -> None:
     assert second.headers["x-request-id"].startswith("req_")
 
 
+def test_a_memory_knows_how_often_it_was_used(live: LiveProxy) -> None:
+    key = live.key()
+    client = live.client(key)
+    client.chat.completions.create(model="m", messages=ask("My drum is called Boom."))
+    for _ in range(2):
+        client.chat.completions.create(
+            model="m", messages=ask("What is my drum called?"), extra_headers={"x-memory": "read"}
+        )
+    (item,) = wait_for(lambda: [item for item in live.items(key) if item["uses"] == 2], "both uses to be counted")
+    assert item["last_used_at"] >= item["created_at"]
+
+
 def test_chinese_is_remembered(live: LiveProxy, upstream: RecordingUpstream) -> None:
     client = live.client(live.key())
     client.chat.completions.create(model="m", messages=ask("我的猫叫小花，今年三岁。"))
