@@ -20,9 +20,6 @@ from memory.sql import Database
 from memory.types import Kind, Memory, Source, Status, Trust
 from memory.words import fold, squeeze
 
-EDITABLE = frozenset(
-    {"text", "kind", "entities", "tags", "event_time", "event_end", "importance", "pinned", "attributes"}
-)
 _KEPT = ("text", "answer", "kind", "status", "entities", "tags", "event_time", "event_end", "valid_to", "pinned")
 _EMPTY: dict[str, Any] = (
     dict.fromkeys(("text", "answer", "speaker", "slot", "digest"), "")

@@ -204,11 +204,6 @@ class Database:
         self._queue.put_nowait(waiting)
         return await asyncio.shield(waiting.done)
 
-    @property
-    def waiting(self) -> int:
-        """How many writes are queued."""
-        return self._queue.qsize()
-
     async def _write_loop(self) -> None:
         while True:
             group = [await self._queue.get()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import secrets
 from pathlib import Path
@@ -113,8 +112,3 @@ async def shared_secret(database: Database) -> bytes:
         return made
 
     return bytes.fromhex(await database.write(work))
-
-
-async def upgrade_async(config: Config) -> None:
-    """`upgrade` off the event loop."""
-    await asyncio.to_thread(upgrade, config)

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,14 +50,12 @@ class Supervisor:
         self._children = [Child(role, command) for role, command in commands.items()]
         self._stop = asyncio.Event()
 
-    async def run(self, ready: Callable[[], asyncio.Future[None] | None] | None = None) -> None:
-        """Returns after every process has ended. `ready` is called once all have been started."""
+    async def run(self) -> None:
+        """Returns after every process has ended."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         keepers = [asyncio.create_task(self._keep(child)) for child in self._children]
-        if ready:
-            ready()
         await self._stop.wait()
         for child in self._children:  # proxy first: it drains into the queue; then the executor, then the engine
             await self._end(child)
