@@ -29,6 +29,12 @@ class Cube:
     indexed_rev: int
     indexed_rows: int
     embedder: str
+    status: str = "active"  # active | archived
+    archived_at: float | None = None
+    quota: int | None = None  # memories that may be active
+    ttl_s: float | None = None  # memories unused for so long are archived
+    reflected_rev: int = 0
+    linked_rev: int = 0
 
 
 class Cubes:

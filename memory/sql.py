@@ -35,7 +35,69 @@ cubes = Table(
     Column("indexed_rev", Integer, nullable=False, default=0),  # all changes up to here stand in that table
     Column("indexed_rows", Integer, nullable=False, default=0),
     Column("embedder", String, nullable=False, default=""),  # whose vectors that table holds
+    Column("status", String, nullable=False, default="active", server_default="active"),  # active | archived
+    Column("archived_at", Float),
+    Column("quota", Integer),  # memories that may be active; null = no limit
+    Column("ttl_s", Float),  # memories unused for so long are archived; null = never
+    Column("reflected_rev", Integer, nullable=False, default=0, server_default="0"),  # reflection has seen up to here
+    Column(
+        "linked_rev", Integer, nullable=False, default=0, server_default="0"
+    ),  # the graph holds everything up to here
     Index("cubes_owner", "owner"),
+)
+
+grants = Table(  # who besides its owner may use a cube
+    "grants",
+    metadata,
+    Column("cube", String, primary_key=True),
+    Column("principal", String, primary_key=True),
+    Column("level", String, nullable=False),  # read | write (write includes read)
+    Column("granted_at", Float, nullable=False),
+    Index("grants_principal", "principal"),
+)
+
+nodes = Table(  # what a cube's memories speak of: entities, and the tree of topics
+    "nodes",
+    metadata,
+    Column("cube", String, primary_key=True),
+    Column("id", String, primary_key=True),
+    Column("kind", String, nullable=False),  # entity | topic
+    Column("name", String, nullable=False),
+    Column("parent", String),  # a topic's topic
+    Column("attributes", sa.JSON),
+    Index("nodes_kind", "cube", "kind"),
+)
+
+edges = Table(  # typed links: memory → memory, memory → entity, memory → topic
+    "edges",
+    metadata,
+    Column("cube", String, primary_key=True),
+    Column("source", String, primary_key=True),  # a memory's id
+    Column(
+        "kind", String, primary_key=True
+    ),  # mentions | part_of | follows | updates | derived_from | causes | supports
+    Column("target", String, primary_key=True),  # a memory's or a node's id
+    Column("weight", Float, nullable=False, default=1.0),
+    Index("edges_target", "cube", "target"),
+)
+
+receipts = Table(  # what was erased as a whole, without a word of it
+    "receipts",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("cube", String, nullable=False),
+    Column("owner", String, nullable=False),
+    Column("asked_at", Float, nullable=False),
+    Column("done_at", Float),
+    Column("counts", sa.JSON, nullable=False),
+    Index("receipts_cube", "cube"),
+)
+
+embedders = Table(  # embedder id → the model's name, so that old vectors keep serving while new ones are made
+    "embedders",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("model", String, nullable=False),
 )
 
 turns = Table(
