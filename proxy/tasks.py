@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from memory import skills
 from memory.cube import Cubes
 from memory.extract import ExtractionFailed, LlmExtractor, rules
 from memory.index import Index, Indexed
@@ -70,12 +71,12 @@ class Work:
             try:
                 extraction = await self.extractor.extract(turns)
                 spent = extraction.prompt_tokens + extraction.completion_tokens
-                return list(extraction.candidates), extraction.mode, spent
+                return skills.joined(extraction.candidates, turns), extraction.mode, spent
             except (ChatModelError, ExtractionFailed) as error:
                 # nothing is lost: the words are in the turn log, and the rules' result stands
                 log.warning("extraction model failed (%s): rules instead", type(error).__name__)
         found = [candidate for turn in turns for candidate in _by_rules(turn)]
-        return found, "rules" if self.extractor is None else "rules after a failed model", 0
+        return skills.joined(found, turns), "rules" if self.extractor is None else "rules after a failed model", 0
 
     async def bring_index_up(self, cube: str, _: Arguments) -> dict[str, Any]:
         """Index what was written by other ways than a chat."""
