@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import json
-import logging
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import asdict
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import click
 import msgspec
@@ -17,57 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from proxy import __version__
-from proxy.config import Config, ConfigError, load
+from proxy.config import ConfigError
+from proxy.console import Session, command
+from proxy.console import fail as _fail
+from proxy.measure import evaluation
 
 T = TypeVar("T")
 ROLES = ("all", "proxy", "executor", "engine")
-
-
-class Session:
-    """What every command needs: the configuration and how to answer."""
-
-    def __init__(self, config: Config, as_json: bool) -> None:
-        self.config = config
-        self.as_json = as_json
-        self.console = Console(highlight=False)
-
-    def answer(self, body: dict[str, Any], show: Callable[[Console], None] | None = None) -> None:
-        """Print the JSON object, or what `show` prints for people."""
-        if self.as_json:
-            click.echo(json.dumps(body, ensure_ascii=False))
-        elif show:
-            show(self.console)
-
-
-def _fail(message: str) -> NoReturn:
-    raise click.ClickException(message)
-
-
-def command(group: click.Group, name: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """A command of `group` with the options that all commands share; its function gets a Session first."""
-
-    def decorate(function: Callable[..., Any]) -> click.Command:
-        @click.option("--config", "config_path", envvar="MEMRELAY_CONFIG", metavar="FILE", help="Configuration file.")
-        @click.option("--data", envvar="MEMRELAY_DATA", metavar="DIR", help="Where everything lives.")
-        @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON object.")
-        @functools.wraps(function)
-        def run(config_path: str | None, data: str | None, as_json: bool, **given: Any) -> Any:
-            try:
-                config = load(config_path, data=data)
-                logging.basicConfig(
-                    level=config.logging.level.upper(),
-                    format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-                    stream=sys.stderr,
-                )
-                for noisy in ("alembic", "dbos", "aiosqlite", "asyncio"):
-                    logging.getLogger(noisy).setLevel(logging.WARNING)
-                return function(Session(config, as_json), **given)
-            except ConfigError as error:
-                _fail(str(error))
-
-        return group.command(name)(run)
-
-    return decorate
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -88,6 +41,7 @@ def memories() -> None:
 
 main.add_command(keys)
 main.add_command(memories)
+main.add_command(evaluation)
 
 
 # --- serving --------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,141 @@
+"""The commands that measure: `memrelay eval …` (what is found again)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from proxy.console import Session, command, fail
+
+
+@click.group("eval")
+def evaluation() -> None:
+    """How much of what was said is found again."""
+
+
+_OPTIONS = (
+    click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path)),
+    click.option("--conversations", default="", metavar="0,1,…", help="Only these, counted from 0."),
+    click.option(
+        "--sample", type=click.IntRange(min=1), metavar="N", help="Only N questions, drawn the same each time."
+    ),
+    click.option("--embedder", metavar="NAME", help="Overrides memory.embedder."),
+    click.option("--no-names", is_flag=True, help="Store no speaker's name; the texts stay as they are."),
+    click.option("--baselines", is_flag=True, help="Also BM25, dense and LanceDB's hybrid (RRF) on the same texts."),
+    click.option("--keep", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Keep the data here."),
+)
+
+
+def _eval(name: str) -> Callable[[Callable[..., Any]], click.Command]:
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        for option in reversed(_OPTIONS):
+            function = option(function)
+        return command(evaluation, name)(function)
+
+    return decorate
+
+
+@_eval("locomo")
+@click.option("--pairs", is_flag=True, help="Speaker a as user, speaker b as assistant; rounds are found, not turns.")
+def locomo(session: Session, path: Path, pairs: bool, **given: Any) -> None:
+    """LoCoMo: conversations of two people (the public file's format)."""
+    from proxy.evaluation import formats
+
+    _run(session, "locomo", path, formats.locomo_pairs if pairs else formats.locomo, given)
+
+
+@_eval("memorybank")
+def memorybank(session: Session, path: Path, **given: Any) -> None:
+    """MemoryBank: Chinese chats with an assistant, with questions per user."""
+    from proxy.evaluation import formats
+
+    _run(session, "memorybank", path, formats.memorybank, given)
+
+
+@_eval("chats")
+def chats(session: Session, path: Path, **given: Any) -> None:
+    """Chats of a user with an assistant, in the format of docs/BENCHMARKS.md."""
+    from proxy.evaluation import formats
+
+    _run(session, "chats", path, formats.chats, given)
+
+
+def _run(session: Session, name: str, path: Path, how: Callable[[Any], Iterator[Any]], given: dict[str, Any]) -> None:
+    from proxy.evaluation import formats, run
+    from proxy.evaluation.talk import BadData
+
+    settings = session.config.memory
+    settings = msgspec.structs.replace(settings, embedder=given["embedder"] or settings.embedder)
+    config = msgspec.structs.replace(session.config, memory=settings)
+    try:
+        talks = formats.read(path, how)
+        options = run.Options(
+            names=not given["no_names"],
+            conversations=_numbers(given["conversations"], len(talks)),
+            sample=given["sample"] or 0,
+            baselines=given["baselines"],
+        )
+        with run.temporary(config, given["keep"]) as alone, _progress() as progress:
+            result = asyncio.run(run.measure(alone, talks, options, progress))
+    except (BadData, FileExistsError) as error:
+        fail(str(error))
+    body = {"benchmark": name, **result}
+    session.answer(body, lambda console: _show(console, body))
+
+
+def _numbers(told: str, most: int) -> tuple[int, ...]:
+    words = [word.strip() for word in told.split(",") if word.strip()]
+    if not all(word.isdecimal() and int(word) < most for word in words):
+        fail(f"--conversations: numbers from 0 to {most - 1} with commas between them")
+    return tuple(dict.fromkeys(map(int, words)))
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    columns = (TextColumn("{task.description:16}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        tasks: dict[str, Any] = {}
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = shown.add_task(what, total=total)
+            shown.update(tasks[what], completed=done + 1)
+
+        yield progress
+
+
+def _show(console: Console, body: dict[str, Any]) -> None:
+    console.print(
+        f"{body['n']} questions over {body['turns']} turns of {body['conversations']} conversations, "
+        f"embedder {body['embedder']}"
+    )
+    depths = list(body["recall"])
+    table = Table(box=None)
+    for title in ("recall of evidence, %", "n", *(f"R@{k}" for k in depths), "hit@10", "MRR"):
+        table.add_column(title, justify="left" if title.startswith("recall") else "right")
+    rows = {"memrelay": body} | {row["name"]: row for row in body.get("baselines", [])}
+    for name, row in (rows | {f"  {category}": row for category, row in body["per_category"].items()}).items():
+        ranks = [_percent(row["recall"][k]) for k in depths]
+        table.add_row(name, str(row["n"]), *ranks, _percent(row["hit"]["10"]), _percent(row["mrr"]))
+    console.print(table)
+    budget = "   ".join(f"{tokens}: {_percent(share)}" for tokens, share in body["budget"].items())
+    console.print(f"evidence within so many tokens, %   {budget}")
+    for name, row in body["abstention_by"].items():
+        if row["n"]:
+            console.print(f"nothing returned, {name} questions ({row['n']})   {_percent(row['nothing'])} %")
+    console.print(f"nothing returned though it was said   {_percent(body['silent'])} %")
+    latency, cpu = body["latency_ms"], body["cpu_ms"]
+    console.print(f"ms per question p50 / p95   {latency['p50']} / {latency['p95']} (CPU {cpu['p50']} / {cpu['p95']})")
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share * 100:.1f}"
