@@ -168,11 +168,12 @@ class Memories:
         self._database = database
         self._clock = clock
 
-    async def add(self, memory: Memory, owner: str, *, slot: str = "") -> Memory:
-        """Store a memory that was given, not learned. Makes the cube when it is new."""
+    async def add(self, memory: Memory, owner: str, *, slot: str = "", make: bool = True) -> Memory:
+        """Store a memory that was given, not learned, for a principal who may. Makes the cube when it is new, unless `make`
+        is false. Raises CubeRefused."""
 
         async def work(connection: AsyncConnection) -> Memory:
-            await ensure(connection, memory.cube, owner, "", self._clock())
+            await ensure(connection, memory.cube, owner, "", self._clock(), make=make)
             return await save(connection, memory, action="add", at=self._clock(), slot=slot)
 
         return await self._database.write(work)

@@ -34,8 +34,8 @@ cubes = Table(
     Column("generation", Integer, nullable=False, default=0),  # which LanceDB table is current; 0 = none yet
     Column("indexed_rev", Integer, nullable=False, default=0),  # all changes up to here stand in that table
     Column("indexed_rows", Integer, nullable=False, default=0),
-    Column("embedder", String, nullable=False, default=""),  # whose vectors that table holds
-    Column("status", String, nullable=False, default="active", server_default="active"),  # active | archived
+    Column("embedder", String, nullable=False, default=""),  # whose vectors that table holds; empty: no table
+    Column("status", String, nullable=False, default="active", server_default="active"),  # active | archived | erased
     Column("archived_at", Float),
     Column("quota", Integer),  # memories that may be active; null = no limit
     Column("ttl_s", Float),  # memories unused for so long are archived; null = never

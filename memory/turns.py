@@ -41,11 +41,12 @@ class TurnLog:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def record(self, turn: Turn, place: Place, owner: str) -> Memory:
-        """Write the turn and its episode; returns the episode. Durable when it returns. Raises DatabaseError."""
+    async def record(self, turn: Turn, place: Place, owner: str, *, make: bool = True) -> Memory:
+        """Write the turn and its episode for a principal who may; returns the episode. Durable when it returns. Makes the
+        cube when it is new, unless `make` is false. Raises DatabaseError, CubeRefused."""
 
         async def work(connection: AsyncConnection) -> Memory:
-            await ensure(connection, turn.cube, owner, "", turn.said_at)
+            await ensure(connection, turn.cube, owner, "", turn.said_at, make=make)
             kept = await _settle(connection, turn, place)
             await _replace_edited(connection, kept, place)
             values = _row(kept) | {"position": place.position, "tail": place.tail, "extracted": 0, "replaced": 0}

@@ -20,19 +20,22 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from memory import embed
 from memory.cube import Cubes
+from memory.grants import CubeRefused, Grants
 from memory.memories import Memories
 from memory.retrieve import Retriever
 from memory.sql import Database, DatabaseError
 from memory.store import Store
 from memory.turns import TurnLog
 from proxy import db, hooks
-from proxy.auth import Auth
+from proxy.auth import Auth, refusal
 from proxy.blocks import Blocks
 from proxy.chat import Chat, send_error
 from proxy.config import Config
+from proxy.cubes_api import CubesApi
 from proxy.errors import ApiError, MethodNotAllowed, NotFound
 from proxy.hooks import Hooks
 from proxy.keys import Keys
+from proxy.lifecycle import Lifecycle
 from proxy.memory_api import MemoryApi
 from proxy.metrics import Metrics
 from proxy.remember import Remember
@@ -86,6 +89,8 @@ class Parts:
     retriever: Retriever
     memories: Memories
     cubes: Cubes
+    grants: Grants
+    lifecycle: Lifecycle
     turns: TurnLog
     keys: Keys
     auth: Auth
@@ -111,6 +116,7 @@ async def assemble(config: Config, *, engine_port: int = 0, clock: Callable[[], 
     background, metrics = Background(), Metrics()
     queue = DbosQueue(config.queue_url)
     cubes, memories, turns = Cubes(database), Memories(database, clock), TurnLog(database)
+    grants = Grants(database, clock)
     retriever = Retriever(database, store, embedder, threads)
     blocks = Blocks(database, background)
     rules = triggers.table(debounce_s=config.extraction.debounce_s if config.extraction.model else 0.0)
@@ -120,6 +126,7 @@ async def assemble(config: Config, *, engine_port: int = 0, clock: Callable[[], 
         reading=config.sessions,
         secret=await db.shared_secret(database),
         cubes=cubes,
+        grants=grants,
         turns=turns,
         memories=memories,
         retriever=retriever,
@@ -150,6 +157,8 @@ async def assemble(config: Config, *, engine_port: int = 0, clock: Callable[[], 
         retriever=retriever,
         memories=memories,
         cubes=cubes,
+        grants=grants,
+        lifecycle=Lifecycle(database, cubes, grants, fired, clock),
         turns=turns,
         keys=keys,
         auth=Auth(keys, clock),
@@ -186,6 +195,8 @@ def build(config: Config, *, engine_port: int = 0, clock: Callable[[], float] = 
     async def on_error(request: Request, error: Exception) -> Response:
         if isinstance(error, ApiError):
             return json_error(error, request)
+        if isinstance(error, CubeRefused):
+            return json_error(refusal(error), request)
         if isinstance(error, DatabaseError):
             broken = ApiError("memory cannot be reached at the moment", code="memory_unavailable")
             broken.status = 503
@@ -197,7 +208,13 @@ def build(config: Config, *, engine_port: int = 0, clock: Callable[[], float] = 
     return Starlette(
         routes=front.routes(),
         lifespan=lifespan,
-        exception_handlers={ApiError: on_error, DatabaseError: on_error, 404: on_error, 405: on_error},
+        exception_handlers={
+            ApiError: on_error,
+            DatabaseError: on_error,
+            CubeRefused: on_error,
+            404: on_error,
+            405: on_error,
+        },
     )
 
 
@@ -209,6 +226,7 @@ class Front:
         self._parts: Parts | None = None
         self._chat: Chat | None = None
         self._memory: MemoryApi | None = None
+        self._cubes: CubesApi | None = None
         self.draining = False
 
     def open(self, parts: Parts) -> None:
@@ -225,6 +243,7 @@ class Front:
         )
         self._memory = MemoryApi(
             auth=parts.auth,
+            grants=parts.grants,
             memories=parts.memories,
             retriever=parts.retriever,
             blocks=parts.blocks,
@@ -233,6 +252,14 @@ class Front:
             settings=parts.config.sessions,
             most=parts.config.limits.body_bytes,
             clock=self._clock,
+        )
+
+        self._cubes = CubesApi(
+            auth=parts.auth,
+            cubes=parts.cubes,
+            grants=parts.grants,
+            lifecycle=parts.lifecycle,
+            most=parts.config.limits.body_bytes,
         )
 
     @property
@@ -244,7 +271,7 @@ class Front:
 
     def routes(self) -> list[Route]:
         """Every route of the proxy."""
-        memory = self._to_memory
+        memory, cubes = self._to(lambda: self._memory), self._to(lambda: self._cubes)
         return [
             Route("/v1/chat/completions", _Post(self._to_chat)),
             Route("/v1/models", self.models, methods=["GET"]),
@@ -255,6 +282,10 @@ class Front:
             Route("/v1/memory/search", memory("search"), methods=["POST"]),
             Route("/v1/memory/jobs", memory("jobs"), methods=["GET"]),
             Route("/v1/memory/jobs/{id:path}", memory("job"), methods=["GET", "POST"]),
+            Route("/v1/cubes", cubes("cubes"), methods=["GET", "POST"]),
+            Route("/v1/cubes/{id}", cubes("cube"), methods=["GET", "PATCH"]),
+            Route("/v1/cubes/{id}/grants", cubes("grants"), methods=["GET", "POST"]),
+            Route("/v1/cubes/{id}/grants/{principal}", cubes("grant"), methods=["DELETE"]),
             Route("/health", self.health, methods=["GET"]),
             Route("/ready", self.ready, methods=["GET"]),
             Route("/metrics", self.metrics, methods=["GET"]),
@@ -265,18 +296,23 @@ class Front:
             raise RuntimeError("the app has not started")
         await self._chat(scope, receive, send)
 
-    def _to_memory(self, name: str) -> Callable[[Request], Awaitable[Response]]:
-        async def endpoint(request: Request) -> Response:
-            try:
-                response: Response = await getattr(self._memory, name)(request)
-            except (ApiError, DatabaseError):
-                raise
-            except Exception as error:  # the route's edge: what nobody foresaw gets an answer of the usual shape
-                log.error("%s %s failed: %s\n%s", request.method, name, type(error).__name__, where(error))
-                raise ApiError("internal error", code="internal_error") from None
-            return response
+    def _to(self, api: Callable[[], Any]) -> Callable[[str], Callable[[Request], Awaitable[Response]]]:
+        """Endpoints that are methods of `api`, which is there once the app has started."""
 
-        return endpoint
+        def named(name: str) -> Callable[[Request], Awaitable[Response]]:
+            async def endpoint(request: Request) -> Response:
+                try:
+                    response: Response = await getattr(api(), name)(request)
+                except (ApiError, DatabaseError, CubeRefused):
+                    raise
+                except Exception as error:  # the route's edge: what nobody foresaw gets an answer of the usual shape
+                    log.error("%s %s failed: %s\n%s", request.method, name, type(error).__name__, where(error))
+                    raise ApiError("internal error", code="internal_error") from None
+                return response
+
+            return endpoint
+
+        return named
 
     async def models(self, request: Request) -> Response:
         """`GET /v1/models`: what the upstreams offer and the key may use."""

@@ -1,6 +1,7 @@
 """Who is asking: a request's key, its principal, and the cube that its memory lives in.
 
-The key names the principal; a client can only choose an end user *within* its key, and only with the scope act_as_user.
+The key names the principal; a client can choose an end user *within* its key, with the scope act_as_user, and by
+`X-Memory-Cube` any cube that the principal owns or was granted. What is granted is asked of SQL at every request.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from memory.grants import ACTIVE, ARCHIVED, CubeRefused, Grants, Level
 from memory.sql import DatabaseError
 from memory.types import stable_id
-from proxy.errors import Forbidden, ModelNotFound, Unauthorized, Unavailable
+from proxy.errors import ApiError, Conflict, Forbidden, ModelNotFound, NotFound, Unauthorized, Unavailable
 from proxy.keys import Key, Keys, digest, well_formed
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,24 @@ class Principal:
         """Raises ModelNotFound for a model that is not on the key's list."""
         if self.models is not None and not any(fnmatchcase(model, pattern) for pattern in self.models):
             raise ModelNotFound(f"the model {model[:200]!r} does not exist or this key may not use it", param="model")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The cube of a request, and what its principal may do there. `home`: it is made when it is first written to."""
+
+    cube: str
+    level: Level
+    status: str
+    home: bool
+
+    def require(self, scope: str, method: str) -> None:
+        """Raises Forbidden for writing with a grant to read, Conflict for anything but looking at an archived cube or
+        erasing from it."""
+        if scope == "memory:write" and self.level is Level.READ:
+            raise Forbidden("this key was granted reading this cube, not writing", code="cube_read_only")
+        if self.status == ARCHIVED and method not in ("GET", "DELETE"):
+            raise refusal(CubeRefused("archived"))
 
 
 class Auth:
@@ -111,3 +131,48 @@ def cube_of(
 def home_cube(principal: str, end_user: str = "") -> str:
     """The id of the cube that belongs to a principal, or to an end user within it."""
     return stable_id("cube", principal, end_user) if end_user else stable_id("cube", principal)
+
+
+def named_cube(headers: Mapping[str, str]) -> str:
+    """The cube that the client asks for; empty when it leaves it to us."""
+    return headers.get("x-memory-cube", "").strip()
+
+
+async def access(
+    grants: Grants,
+    principal: Principal,
+    headers: Mapping[str, str],
+    body: Mapping[str, Any],
+    user_headers: Sequence[str],
+) -> Access:
+    """The cube of this request, when its principal may use it. Raises NotFound, the same for a cube that is not there and
+    for one that is another's; DatabaseError."""
+    home = cube_of(principal, headers, body, user_headers)
+    cube = named_cube(headers) or home
+    found = await grants.standing(cube, principal.id)
+    if found is not None:
+        return Access(cube, found.level, found.status, home=cube == home)
+    if cube != home:
+        raise refusal(CubeRefused("unknown"))
+    return Access(cube, Level.OWNER, ACTIVE, home=True)
+
+
+async def enter(
+    auth: Auth, grants: Grants, headers: Mapping[str, str], method: str, scope: str, user_headers: Sequence[str]
+) -> tuple[Principal, str]:
+    """Who asks for which cube in a call of the Memory API, with everything checked that his key, its scopes and his grants
+    allow. `headers` in lower case. Raises Unauthorized, Unavailable, Forbidden, NotFound, Conflict, DatabaseError."""
+    principal = await auth.principal(headers)
+    principal.require(scope)
+    found = await access(grants, principal, headers, {}, user_headers)
+    found.require(scope, method)
+    return principal, found.cube
+
+
+def refusal(error: CubeRefused) -> ApiError:
+    """What the client is told of a cube that it may not use."""
+    if error.reason == "archived":
+        return Conflict("this cube is archived; restore it first", param="X-Memory-Cube", code="cube_archived")
+    return NotFound(
+        "there is no such cube, or it was not granted to this key", param="X-Memory-Cube", code="cube_not_found"
+    )

@@ -7,6 +7,7 @@ from typing import Any
 
 from memory import embed
 from memory.cube import Cubes
+from memory.grants import ACTIVE
 from memory.index import Index
 from memory.sql import DatabaseError
 from memory.store import Store
@@ -27,6 +28,9 @@ async def examine(config: Config, *, rebuild: bool) -> dict[str, Any]:
         embedder = await asyncio.to_thread(embed.make, config.memory.embedder, config.folder / "models")
         index = Index(database, Store(config.store_root), embedder)
         for info in await Cubes(database).every():
+            if info.status != ACTIVE:
+                cubes.append({"id": info.id, "index": info.status})
+                continue
             found = await index.verify(info.id)
             action = found or "ok"
             if running and (found or rebuild):

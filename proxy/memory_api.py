@@ -1,4 +1,5 @@
-"""The Memory API: list, get, add, change, delete, search, history, jobs. Each key sees its own cube and nothing else."""
+"""The Memory API: list, get, add, change, delete, search, history, jobs. Each key sees its own cubes, those it
+was granted, and nothing else."""
 
 from __future__ import annotations
 
@@ -13,13 +14,14 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from memory.grants import Grants
 from memory.memories import Memories
 from memory.redact import redact
 from memory.retrieve import Question, Retriever
 from memory.types import Hit, Kind, Memory, Status, Trust
 from memory.words import whole
 from proxy import bodies
-from proxy.auth import Auth, Principal, cube_of
+from proxy.auth import Auth, Principal, enter
 from proxy.blocks import Blocks
 from proxy.config import Sessions
 from proxy.errors import BadRequest, Conflict, NotFound, Unavailable
@@ -48,6 +50,7 @@ class MemoryApi:
         self,
         *,
         auth: Auth,
+        grants: Grants,
         memories: Memories,
         retriever: Retriever,
         blocks: Blocks,
@@ -58,6 +61,7 @@ class MemoryApi:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._auth = auth
+        self._grants = grants
         self._memories = memories
         self._retriever = retriever
         self._blocks = blocks
@@ -210,10 +214,8 @@ class MemoryApi:
         raise NotFound("there is no such route")
 
     async def _who(self, request: Request, scope: str) -> tuple[Principal, str]:
-        principal = await self._auth.principal(request.headers)
-        principal.require(scope)
         plain = {name.lower(): value for name, value in request.headers.items()}
-        return principal, cube_of(principal, plain, {}, self._settings.user_headers)
+        return await enter(self._auth, self._grants, plain, request.method, scope, self._settings.user_headers)
 
     async def _body(self, request: Request) -> dict[str, Any]:
         sent = await bodies.read(request.receive, self._most, request.headers.get("content-length"))

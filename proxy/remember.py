@@ -12,9 +12,10 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from memory.cube import Cube, Cubes
+from memory.grants import ARCHIVED, ERASED, CubeRefused, Grants, Level
 from memory.memories import Memories, digest
 from memory.redact import redact
 from memory.retrieve import Question, Retriever
@@ -23,10 +24,10 @@ from memory.turns import SAME_TURN_S, Place, TurnLog
 from memory.types import Kind, Memory, Turn, stable_id
 from memory.words import tokens
 from proxy import fence, inject, sessions
-from proxy.auth import cube_of
+from proxy.auth import access, cube_of, named_cube
 from proxy.blocks import Begun, Blocks, Recalled, Spawn
 from proxy.config import MemorySettings, Sessions
-from proxy.errors import BadRequest
+from proxy.errors import ApiError, BadRequest
 from proxy.hooks import Exchange, Hook
 from proxy.metrics import Metrics
 from proxy.sessions import Conversation
@@ -44,9 +45,13 @@ _RETRIES_S = (0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Where a chat stands: its cube, its session, and what may be done with memory."""
+    """Where a chat stands: its cube, its session, and what may be done with memory. `info` is the cube's row, None when
+    there is none yet; `guest` is who writes into another's cube."""
 
     cube: str
+    info: Cube | None
+    home: bool  # the cube is made when it is first written to
+    guest: str
     session: str
     named: bool  # the client named the session
     conversation: Conversation
@@ -66,6 +71,7 @@ class Remember(Hook):
         reading: Sessions,
         secret: bytes,
         cubes: Cubes,
+        grants: Grants,
         turns: TurnLog,
         memories: Memories,
         retriever: Retriever,
@@ -79,6 +85,7 @@ class Remember(Hook):
         self._reading = reading
         self._secret = secret
         self._cubes = cubes
+        self._grants = grants
         self._turns = turns
         self._memories = memories
         self._retriever = retriever
@@ -92,7 +99,8 @@ class Remember(Hook):
     # --- before ---------------------------------------------------------------------------------------------------------
 
     async def on_request(self, exchange: Exchange) -> None:
-        """Inject what is known. Never fails a chat; raises BadRequest for an X-Memory that means nothing."""
+        """Inject what is known. Memory's faults never fail a chat; raises BadRequest for an X-Memory that means nothing,
+        NotFound and Forbidden for an X-Memory-Cube that may not be used so."""
         started = time.perf_counter()
         mode = exchange.headers.get("x-memory", "on").strip().lower() or "on"
         if mode not in MODES:
@@ -115,7 +123,11 @@ class Remember(Hook):
             async with asyncio.timeout(self._settings.deadline_ms / 1000), self._gate:
                 scene = await self._scene(exchange, conversation, mode)
                 exchange.notes["scene"] = scene
+                if scene.info is not None and scene.info.status == ARCHIVED:
+                    return "off"
                 return await self._inject(exchange, scene) if scene.reads else "empty"
+        except ApiError:
+            raise
         except TimeoutError:
             reason = "deadline"
         except DatabaseError as error:
@@ -132,12 +144,45 @@ class Remember(Hook):
 
     async def _scene(self, exchange: Exchange, conversation: Conversation, mode: str) -> Scene:
         cube = self._cube(exchange)
+        info = await self._cubes.get(cube)
+        if info is not None and info.status == ERASED:
+            info = None
+        may_write = await self._may_write(exchange, mode)
         named = self._named_session(exchange)
         salt = named or ""
         old = await self._blocks.at(cube, [stable_id(salt, anchor) for _, anchor in conversation.anchors])
-        session = stable_id(cube, "session", named) if named else ""
+        session = self._session(exchange, info)
         session = session or await self._continued(cube, conversation, old)
-        return self._make_scene(exchange, conversation, mode, cube, session, named, old)
+        scene = self._make_scene(exchange, conversation, mode, cube, session, named, old)
+        archived = info is not None and info.status == ARCHIVED
+        return replace(
+            scene,
+            info=info,
+            guest=exchange.principal.id if info is not None and info.owner != exchange.principal.id else "",
+            reads=scene.reads and not archived,
+            writes=scene.writes and may_write and not archived,
+        )
+
+    async def _may_write(self, exchange: Exchange, mode: str) -> bool:
+        """Whether turns may be recorded; when the client names a cube, it must be one that it may use. Raises NotFound,
+        Forbidden."""
+        if not named_cube(exchange.headers):
+            return True
+        found = await access(
+            self._grants, exchange.principal, exchange.headers, exchange.body, self._reading.user_headers
+        )
+        if mode == "write":
+            found.require("memory:write", "GET")
+        return found.level is not Level.READ
+
+    def _session(self, exchange: Exchange, info: Cube | None) -> str:
+        """The id of the session that the client names. Two principals who use one cube may both name theirs "1"."""
+        named, principal = self._named_session(exchange), exchange.principal.id
+        if not named:
+            return ""
+        cube = self._cube(exchange)
+        own = info is None or info.owner == principal
+        return stable_id(cube, "session", named) if own else stable_id(cube, "session", named, principal)
 
     async def _continued(self, cube: str, conversation: Conversation, old: Mapping[str, Recalled]) -> str:
         """The session that a resent history belongs to. Its newest answer may come back changed (cut off, without its
@@ -155,7 +200,7 @@ class Remember(Hook):
     def _blind_scene(self, exchange: Exchange, conversation: Conversation, mode: str) -> Scene:
         """What can be said without the database, so that the turn can still be recorded when it comes back."""
         cube, named = self._cube(exchange), self._named_session(exchange)
-        session = stable_id(cube, "session", named) if named else ""
+        session = self._session(exchange, None)
         return self._make_scene(exchange, conversation, mode, cube, session, named, {})
 
     def _make_scene(
@@ -172,6 +217,9 @@ class Remember(Hook):
         principal = exchange.principal
         return Scene(
             cube=cube,
+            info=None,
+            home=not named_cube(exchange.headers) or cube == self._home(exchange),
+            guest="",
             session=session or str(uuid.uuid4()),
             named=bool(named),
             conversation=conversation,
@@ -182,6 +230,9 @@ class Remember(Hook):
         )
 
     def _cube(self, exchange: Exchange) -> str:
+        return named_cube(exchange.headers) or self._home(exchange)
+
+    def _home(self, exchange: Exchange) -> str:
         return cube_of(exchange.principal, exchange.headers, exchange.body, self._reading.user_headers)
 
     def _named_session(self, exchange: Exchange) -> str:
@@ -197,7 +248,7 @@ class Remember(Hook):
             known = scene.old.get(stable_id(named, anchor))
             if known is not None:
                 recalls[index] = known.recall
-        cube = await self._cubes.get(scene.cube)
+        cube = scene.info
         begun = await self._begin(scene, cube, mark)
         degraded = None
         anchor = stable_id(named, conversation.anchor)
@@ -295,7 +346,7 @@ class Remember(Hook):
         said = _storable(sessions.spoken({"role": "assistant", "content": conversation.prefill + answer.text}))
         if not text or (not said and not answer.complete):
             return None
-        session = scene.session if scene.named else ""
+        session = scene.session if scene.named else scene.guest
         turn = Turn(
             id="",
             cube=scene.cube,
@@ -315,8 +366,13 @@ class Remember(Hook):
     async def _record(self, exchange: Exchange, turn: tuple[Turn, Place]) -> None:
         for attempt, pause in enumerate((*_RETRIES_S, None), 1):
             try:
-                await self._turns.record(*turn, owner=exchange.principal.id)
+                scene: Scene = exchange.notes["scene"]
+                await self._turns.record(*turn, owner=exchange.principal.id, make=scene.home)
                 break
+            except CubeRefused as refused:  # revoked, archived or erased while the model was answering
+                log.warning("turn of %s was not recorded: its cube is %s", exchange.id, refused.reason)
+                self._metrics.recorded.labels("refused").inc()
+                return
             except DatabaseError as error:
                 if pause is None:
                     log.error("turn of %s was lost after %d attempts: %s", exchange.id, attempt, error)

@@ -76,12 +76,14 @@ async def executor(config: Config, engine_port: int) -> None:
     routes = routing.make(config, engine_port)
     queue = DbosQueue(config.queue_url)
     model = UpstreamModel(routes, config.extraction.model) if config.extraction.model else None
+    store = Store(config.store_root)
     work = Work(
         database=database,
         cubes=Cubes(database),
         turns=TurnLog(database),
         organiser=Organiser(database, embedder),
-        index=Index(database, Store(config.store_root), embedder),
+        index=Index(database, store, embedder),
+        store=store,
         extractor=LlmExtractor(model) if model else None,
         batch=config.extraction.batch_turns if model else 100,
     )

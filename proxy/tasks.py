@@ -8,13 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from memory import skills
+from memory import skills, upkeep
 from memory.cube import Cubes
 from memory.extract import ExtractionFailed, LlmExtractor, rules
+from memory.grants import ACTIVE, ARCHIVED
 from memory.index import Index, Indexed
 from memory.models import ChatModelError
 from memory.organise import Organised, Organiser
 from memory.sql import Database
+from memory.store import Store
 from memory.turns import TurnLog
 from memory.types import Candidate, Turn
 from proxy.blocks import purge
@@ -22,7 +24,7 @@ from scheduler.executor import where
 from scheduler.jobs import Arguments, JobQueue, QueueError, Task
 
 log = logging.getLogger(__name__)
-_SWEPT = {"rebuild": 4, "learn": 6, "index": 7}  # priority of what the sweep finds
+_SWEPT = {"rebuild": 4, "learn": 6, "close": 6, "trim": 6, "index": 7}  # priority of what the sweep finds
 _PAUSE_S = 5.0
 _KEEP_JOBS_S = 7 * 86400
 _KEEP_BLOCKS_S = 60 * 86400
@@ -41,6 +43,7 @@ class Work:
     turns: TurnLog
     organiser: Organiser
     index: Index
+    store: Store
     extractor: LlmExtractor | None
     batch: int
     clock: Callable[[], float] = time.time
@@ -84,6 +87,8 @@ class Work:
         return {"action": done.action, "pieces": done.pieces}
 
     async def _catch_up(self, cube: str) -> Indexed:
+        if await self._asleep(cube):
+            return Indexed("nothing", 0)
         done = await self.index.catch_up(cube)
         if done.action == "erased":  # a crash came between an erasure and its own job
             await self._wipe()
@@ -97,12 +102,35 @@ class Work:
     async def erase(self, cube: str, _: Arguments) -> dict[str, Any]:
         """After a memory was erased from SQL: build the index anew without it, and leave no bytes in the database.
         Raises StillHeld, to be tried again."""
-        done = await self.index.rebuild(cube)
+        if await self._asleep(cube):
+            done = Indexed("dropped", 0)
+            await self.store.drop(cube, keep=None)
+        else:
+            done = await self.index.rebuild(cube)
         await self._wipe()
         return {"action": done.action, "pieces": done.pieces, "vacuumed": True}
 
+    async def _asleep(self, cube: str) -> bool:
+        """Whether the cube is out of retrieval and has no index."""
+        info = await self.cubes.get(cube)
+        return info is not None and info.status != ACTIVE
+
+    async def close(self, cube: str, _: Arguments) -> dict[str, Any]:
+        """Drop the table of an archived cube; SQL keeps everything that it was built from."""
+        if not await self.cubes.close(cube):
+            return {"action": "nothing"}
+        return {"action": "closed", "tables": await self.store.drop(cube, keep=None)}
+
+    async def trim(self, cube: str, _: Arguments) -> dict[str, Any]:
+        """Archive what is beyond the cube's quota or was unused for longer than its time to live."""
+        archived = await upkeep.trim(self.database, cube, self.clock())
+        indexed = await self._catch_up(cube)
+        return {**archived, "pieces": indexed.pieces}
+
     async def rebuild(self, cube: str, arguments: Arguments) -> dict[str, Any]:
         """Build the index anew if it does not hold what SQL says, or in any case with {"force": "yes"}."""
+        if await self._asleep(cube):
+            return {"action": "nothing"}
         fault = "asked for" if arguments.get("force") == "yes" else await self.index.verify(cube)
         if fault is None:
             return {"action": "nothing"}
@@ -117,6 +145,8 @@ class Work:
             Task("index", self.bring_index_up, attempts),
             Task("erase", self.erase, attempts),
             Task("rebuild", self.rebuild, attempts),
+            Task("close", self.close, attempts),
+            Task("trim", self.trim, attempts),
         ]
 
 
@@ -142,8 +172,12 @@ class Sweep:
     async def __call__(self) -> None:
         """One round."""
         found = {("learn", cube) for cube in await self._work.turns.waiting()}
+        found |= {("trim", cube) for cube in await upkeep.due(self._work.database, self._work.clock())}
         for info in await self._work.cubes.every():
-            if not self._verified and info.generation:
+            if info.status == ARCHIVED:
+                if info.embedder:
+                    found.add(("close", info.id))
+            elif not self._verified and info.generation:
                 found.add(("rebuild", info.id))
             elif ("learn", info.id) in found:
                 continue  # that indexes too

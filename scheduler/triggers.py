@@ -25,6 +25,8 @@ TURN_FINISHED = "turn_finished"
 MEMORY_WRITTEN = "memory_written"
 MEMORY_ERASED = "memory_erased"
 INDEX_BROKEN = "index_broken"
+CUBE_CHANGED = "cube_changed"  # its quota or time to live
+CUBE_ARCHIVED = "cube_archived"
 
 
 def table(*, debounce_s: float) -> list[Trigger]:
@@ -34,6 +36,8 @@ def table(*, debounce_s: float) -> list[Trigger]:
         Trigger(MEMORY_WRITTEN, "index", priority=3),
         Trigger(MEMORY_ERASED, "erase", priority=1),
         Trigger(INDEX_BROKEN, "rebuild", priority=2),
+        Trigger(CUBE_CHANGED, "trim", priority=6),
+        Trigger(CUBE_ARCHIVED, "close", priority=6),
     ]
 
 

@@ -83,12 +83,11 @@ class Front:
             base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60, default_headers=_named(headers)
         )
 
-    def api(self, key: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    def api(self, key: str, method: str, path: str, body: Any = None, *, cube: str = "") -> tuple[int, Any]:
         """A call of the Memory API, or of any other route: (status, parsed body)."""
         raw = json.dumps(body).encode() if body is not None else None
-        request = urllib.request.Request(
-            f"{self.url}{path}", raw, _named({"authorization": f"Bearer {key}"}), method=method
-        )
+        named = {"authorization": f"Bearer {key}"} | ({"x-memory-cube": cube} if cube else {})
+        request = urllib.request.Request(f"{self.url}{path}", raw, named, method=method)
         try:
             with urllib.request.urlopen(request, timeout=60) as response:
                 return response.status, json.loads(response.read() or b"null")

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from memory import sql
 from memory.cube import Cubes
+from memory.grants import Grants
 from memory.memories import Memories
 from memory.models import Embedder
 from memory.retrieve import Retriever
@@ -133,6 +134,7 @@ async def house(
         reading=Sessions(),
         secret=b"secret",
         cubes=Cubes(database),
+        grants=Grants(database),
         turns=TurnLog(database),
         memories=Memories(database, clock),
         retriever=Retriever(database, store, embedder, threads),

@@ -29,6 +29,7 @@ def work(database: Database, store: Store, embedder: Embedder) -> Work:
         turns=TurnLog(database),
         organiser=Organiser(database, embedder),
         index=Index(database, store, embedder),
+        store=store,
         extractor=None,
         batch=2,
         clock=lambda: NOW,
@@ -79,7 +80,7 @@ async def test_erasing_leaves_no_byte_of_what_was_said(work: Work, database: Dat
 async def test_an_erasure_that_a_reader_held_up_is_not_called_done(work: Work, database: Database) -> None:
     await record(database, turn())
     hurried = Database(database.url, busy_timeout_s=0.05)
-    held_up = Work(hurried, work.cubes, work.turns, work.organiser, work.index, None, 2)
+    held_up = Work(hurried, work.cubes, work.turns, work.organiser, work.index, work.store, None, 2)
     async with database.read() as connection:
         await connection.exec_driver_sql("SELECT * FROM turns")
         await record(database, turn())
@@ -104,7 +105,7 @@ async def test_a_wrong_index_is_rebuilt(work: Work, database: Database, store: S
     assert await work.index.verify(CUBE) is None
 
 
-@pytest.mark.parametrize("task", ["learn", "index", "erase", "rebuild"])
+@pytest.mark.parametrize("task", ["learn", "index", "erase", "rebuild", "close", "trim"])
 async def test_a_job_for_a_cube_that_is_gone_does_no_harm(work: Work, task: str) -> None:
     run: Any = next(t.run for t in work.tasks(1) if t.name == task)
     await run("nobody's", {})

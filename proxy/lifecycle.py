@@ -1,0 +1,89 @@
+"""What owners do with whole cubes, from HTTP and from the command line alike: make, change, archive, restore, and the jobs
+that follow. Who may do it has been settled before; this knows neither keys nor requests.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from memory.cube import Cube, Cubes
+from memory.grants import ACTIVE, ARCHIVED, Grant, Grants, Level
+from memory.sql import Database
+from proxy import db
+from scheduler.triggers import CUBE_ARCHIVED, CUBE_CHANGED, MEMORY_WRITTEN, Triggers
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """A cube as its manifest shows it. `level`: owner, write or read; `memories`: kind → how many are active."""
+
+    info: Cube
+    level: Level
+    memories: dict[str, int]
+
+
+class Lifecycle:
+    """Made once per process."""
+
+    def __init__(
+        self,
+        database: Database,
+        cubes: Cubes,
+        grants: Grants,
+        triggers: Triggers,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._cubes = cubes
+        self._grants = grants
+        self._triggers = triggers
+        self._clock = clock
+
+    async def of(self, principal: str, *, after: str | None = None, limit: int = 100) -> list[Owned]:
+        """The cubes that the principal owns or was granted, oldest first; see Cubes.usable."""
+        found = await self._cubes.usable(principal, after=after, limit=limit)
+        counts = await self._cubes.counts([info.id for info, _ in found])
+        return [Owned(info, level, counts[info.id]) for info, level in found]
+
+    async def every(self) -> list[Owned]:
+        """All cubes of the installation."""
+        every = await self._cubes.every()
+        counts = await self._cubes.counts([info.id for info in every])
+        return [Owned(info, Level.OWNER, counts[info.id]) for info in every]
+
+    async def create(self, owner: str, name: str, *, quota: int | None = None, ttl_s: float | None = None) -> Cube:
+        """A further cube of this principal, empty."""
+        made = Cube(str(uuid.uuid4()), owner, name, self._clock(), 0, 0, 0, 0, "", quota=quota, ttl_s=ttl_s)
+        await self._cubes.create(made)
+        return made
+
+    async def change(self, cube: str, values: dict[str, Any]) -> Cube | None:
+        """Set name, quota or ttl_s, and archive or restore it by its status. None: no such cube."""
+        before = await self._cubes.get(cube)
+        status = values.get("status")
+        if before is not None and status is not None and status != before.status:
+            values = values | {"archived_at": self._clock() if status == ARCHIVED else None}
+        changed = await self._cubes.change(cube, values)
+        if changed is None or before is None:
+            return None
+        if status == ARCHIVED:
+            await self._triggers.fire(CUBE_ARCHIVED, cube)
+        elif status == ACTIVE and before.status == ARCHIVED:
+            await self._triggers.fire(MEMORY_WRITTEN, cube)  # builds the index
+        if {"quota", "ttl_s"} & values.keys() and changed.status == ACTIVE:
+            await self._triggers.fire(CUBE_CHANGED, cube)
+        return changed
+
+    async def grant(self, cube: str, principal: str, level: Level) -> Grant | None:
+        """Let a principal use the cube, from its next request on. None: there is no such principal."""
+        query = sa.select(db.principals.c.id).where(db.principals.c.id == principal)
+        async with self._database.read() as connection:
+            if (await connection.execute(query)).first() is None:
+                return None
+        return await self._grants.give(cube, principal, level)
