@@ -152,6 +152,7 @@ async def opened(config: Config) -> AsyncIterator[tuple[app.Parts, Work, Embedde
                 turns=parts.turns,
                 organiser=Organiser(parts.database, embedder),
                 index=Index(parts.database, parts.store, embedder),
+                store=parts.store,
                 extractor=None,
                 batch=100,
             ),
