@@ -20,7 +20,10 @@ from memory.sql import Database
 from memory.types import Kind, Memory, Source, Status, Trust
 from memory.words import fold, squeeze
 
-_KEPT = ("text", "answer", "kind", "status", "entities", "tags", "event_time", "event_end", "valid_to", "pinned")
+_KEPT = (
+    *("text", "answer", "kind", "status", "entities", "tags", "event_time", "event_end", "valid_to", "pinned"),
+    *("confidence", "importance"),
+)
 _EMPTY: dict[str, Any] = (
     dict.fromkeys(("text", "answer", "speaker", "slot", "digest"), "")
     | {name: [] for name in ("entities", "tags", "sources")}

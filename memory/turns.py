@@ -96,6 +96,20 @@ class TurnLog:
         """Those of the turns that exist, in the order in which they were said."""
         return await self._select(sql.turns.c.cube == cube, sql.turns.c.id.in_(list(ids)))
 
+    async def of_request(self, cube: str, request_id: str) -> Turn | None:
+        """The turn that a request recorded."""
+        found = await self._select(sql.turns.c.cube == cube, sql.turns.c.request_id == request_id, limit=1)
+        return found[0] if found else None
+
+    async def before(self, turn: Turn) -> Turn | None:
+        """The turn before this one in its session."""
+        table = sql.turns
+        earlier = (table.c.cube == turn.cube, table.c.session == turn.session, table.c.said_at < turn.said_at)
+        query = sa.select(table).where(*earlier, table.c.replaced == 0).order_by(table.c.said_at.desc()).limit(1)
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).first()
+        return _turn(row._mapping) if row else None
+
     async def _select(self, *where: sa.ColumnElement[bool], limit: int | None = None) -> list[Turn]:
         table = sql.turns
         query = sa.select(table).where(*where).order_by(table.c.said_at, table.c.id).limit(limit)

@@ -33,6 +33,7 @@ from proxy.chat import Chat, send_error
 from proxy.config import Config
 from proxy.cubes_api import CubesApi
 from proxy.errors import ApiError, MethodNotAllowed, NotFound
+from proxy.feedback_api import FeedbackApi
 from proxy.hooks import Hooks
 from proxy.keys import Keys
 from proxy.lifecycle import Lifecycle
@@ -227,6 +228,7 @@ class Front:
         self._chat: Chat | None = None
         self._memory: MemoryApi | None = None
         self._cubes: CubesApi | None = None
+        self._feedback: FeedbackApi | None = None
         self.draining = False
 
     def open(self, parts: Parts) -> None:
@@ -261,6 +263,17 @@ class Front:
             lifecycle=parts.lifecycle,
             most=parts.config.limits.body_bytes,
         )
+        self._feedback = FeedbackApi(
+            auth=parts.auth,
+            grants=parts.grants,
+            database=parts.database,
+            memories=parts.memories,
+            turns=parts.turns,
+            triggers=parts.triggers,
+            settings=parts.config.sessions,
+            most=parts.config.limits.body_bytes,
+            clock=self._clock,
+        )
 
     @property
     def parts(self) -> Parts:
@@ -272,6 +285,7 @@ class Front:
     def routes(self) -> list[Route]:
         """Every route of the proxy."""
         memory, cubes = self._to(lambda: self._memory), self._to(lambda: self._cubes)
+        feedback = self._to(lambda: self._feedback)
         return [
             Route("/v1/chat/completions", _Post(self._to_chat)),
             Route("/v1/models", self.models, methods=["GET"]),
@@ -280,6 +294,7 @@ class Front:
             Route("/v1/memory/items/{id}", memory("item"), methods=["GET", "PATCH", "DELETE"]),
             Route("/v1/memory/items/{id}/history", memory("history"), methods=["GET"]),
             Route("/v1/memory/search", memory("search"), methods=["POST"]),
+            Route("/v1/memory/feedback", feedback("give"), methods=["POST"]),
             Route("/v1/memory/jobs", memory("jobs"), methods=["GET"]),
             Route("/v1/memory/jobs/{id:path}", memory("job"), methods=["GET", "POST"]),
             Route("/v1/cubes", cubes("cubes"), methods=["GET", "POST"]),

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from memory.sql import Database, DatabaseError
+from memory.types import Turn
 from proxy import db
 
 log = logging.getLogger(__name__)
@@ -130,6 +131,16 @@ class Blocks:
                         await connection.execute(sa.delete(table).where(table.c.cube == cube, table.c[name] == row[0]))
 
         await self._database.write(work)
+
+
+async def shown_for(database: Database, turn: Turn) -> tuple[str, ...]:
+    """The memories in the recall block of a recorded turn; none when there was no block, or it was let go of."""
+    table = db.blocks
+    during = (table.c.at >= turn.said_at, table.c.at <= turn.answered_at)
+    query = sa.select(table.c.memories).where(table.c.cube == turn.cube, table.c.session == turn.session, *during)
+    async with database.read() as connection:
+        row = (await connection.execute(query.order_by(table.c.at.desc()).limit(1))).first()
+    return tuple(row.memories) if row else ()
 
 
 async def purge(database: Database, before: float) -> int:

@@ -11,15 +11,17 @@ from typing import Any
 from memory import skills, upkeep
 from memory.cube import Cubes
 from memory.extract import ExtractionFailed, LlmExtractor, rules
+from memory.feedback import Feedback, shares, verdict
 from memory.grants import ACTIVE, ARCHIVED
 from memory.index import Index, Indexed
+from memory.memories import Memories
 from memory.models import ChatModelError
 from memory.organise import Organised, Organiser
 from memory.sql import Database
 from memory.store import Store
 from memory.turns import TurnLog
 from memory.types import Candidate, Turn
-from proxy.blocks import purge
+from proxy.blocks import purge, shown_for
 from scheduler.executor import where
 from scheduler.jobs import Arguments, JobQueue, QueueError, Task
 
@@ -48,13 +50,24 @@ class Work:
     batch: int
     clock: Callable[[], float] = time.time
 
+    @property
+    def memories(self) -> Memories:
+        """The stored memories."""
+        return Memories(self.database, self.clock)
+
+    @property
+    def feedback(self) -> Feedback:
+        """Where verdicts are written down."""
+        return Feedback(self.database, self.clock)
+
     async def learn(self, cube: str, _: Arguments) -> dict[str, Any]:
         """Extract from every turn that waits, organise, and bring the index up to date."""
-        turns = added = skipped = superseded = tokens = 0
+        turns = added = skipped = superseded = tokens = judged = 0
         mode = "rules"
         while waiting := await self.turns.unextracted(cube, self.batch):
             candidates, mode, spent = await self._extract(waiting)
             done: Organised = await self.organiser.organise(cube, waiting, candidates, self.clock())
+            judged += await self._heed(cube, waiting)
             turns, tokens = turns + len(waiting), tokens + spent
             added, skipped, superseded = added + done.added, skipped + done.skipped, superseded + done.superseded
         indexed = await self._catch_up(cube)
@@ -63,10 +76,24 @@ class Work:
             "added": added,
             "skipped": skipped,
             "superseded": superseded,
+            "judged": judged,
             "extraction": mode,
             "tokens": tokens,
             "pieces": indexed.pieces,
         }
+
+    async def _heed(self, cube: str, turns: Sequence[Turn]) -> int:
+        """What turns say of the answers before them moves the memories shown for those; returns how many were moved."""
+        moved = 0
+        for turn in turns:
+            said = verdict(turn.user_text)
+            earlier = await self.turns.before(turn) if said else None
+            if earlier is None:
+                continue
+            shown = await self.memories.by_ids(cube, await shown_for(self.database, earlier))
+            weights = shares(shown.values(), earlier.assistant_text)
+            moved += len(await self.feedback.judge(cube, weights, said > 0, by=turn.id))
+        return moved
 
     async def _extract(self, turns: Sequence[Turn]) -> tuple[list[Candidate], str, int]:
         """(candidates, how they were found, tokens that the model took for it)"""

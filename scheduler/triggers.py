@@ -27,6 +27,8 @@ MEMORY_ERASED = "memory_erased"
 INDEX_BROKEN = "index_broken"
 CUBE_CHANGED = "cube_changed"  # its quota or time to live
 CUBE_ARCHIVED = "cube_archived"
+SESSION_QUIET = "session_quiet"  # nobody has spoken for a while, and there is something new to think over
+FEEDBACK_GIVEN = "feedback_given"
 
 
 def table(*, debounce_s: float) -> list[Trigger]:

@@ -16,6 +16,7 @@ from memory.organise import Organiser
 from memory.sql import Database
 from memory.store import Store
 from memory.turns import TurnLog
+from proxy.blocks import Blocks, Recalled
 from proxy.tasks import StillHeld, Sweep, Work
 from tests.memory.make import CUBE, NOW, OWNER, memory, record, turn
 from tests.scheduler.test_triggers import Slip
@@ -61,6 +62,21 @@ async def test_learning_again_changes_nothing(work: Work, database: Database) ->
     done = await work.learn(CUBE, {})
     assert (done["turns"], done["added"]) == (0, 0)
     assert await Memories(database).since(CUBE, 0) == before
+
+
+async def test_blame_in_a_chat_lowers_what_was_shown_for_the_answer_before(work: Work, database: Database) -> None:
+    shown, other = memory(), memory()
+    for one in (shown, other):
+        await Memories(database).add(one, OWNER)
+    asked = await record(database, turn(said_at=NOW, answered_at=NOW + 2))
+    tasks: list[Any] = []
+    blocks = Blocks(database, tasks.append)
+    blocks.keep(CUBE, Recalled("anchor", asked.session, NOW + 1, "block", (shown.id,)))
+    await tasks[0]
+    await record(database, turn(user_text="That's wrong, it is not.", said_at=NOW + 60))
+    assert (await work.learn(CUBE, {}))["judged"] == 1
+    after = await Memories(database).by_ids(CUBE, [shown.id, other.id])
+    assert after[shown.id].confidence < after[other.id].confidence == 1.0
 
 
 async def test_erasing_leaves_no_byte_of_what_was_said(work: Work, database: Database, data: Path) -> None:
