@@ -164,6 +164,14 @@ async def forget(connection: AsyncConnection, cube: str, ids: Sequence[str], at:
     return done
 
 
+async def all_there(connection: AsyncConnection, cube: str, ids: Iterable[str]) -> bool:
+    """Whether none of these memories was erased."""
+    wanted, table = set(ids), sql.memories
+    here = (table.c.cube == cube, table.c.id.in_(wanted), table.c.status != Status.DELETED.value)
+    found = await connection.execute(sa.select(sa.func.count()).select_from(table).where(*here))
+    return int(found.scalar_one()) == len(wanted)
+
+
 class Memories:
     """What the Memory API and the jobs ask of the stored memories."""
 

@@ -69,6 +69,7 @@ class _Fresh:
 
     base: int  # holds everything after this revision …
     known: int  # … up to this one
+    generation: int = 0  # of the table beside which it stands; erasing a cube takes the next
     memories: dict[str, Memory] = field(default_factory=dict)
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -131,16 +132,16 @@ class Retriever:
         """
         base = 0 if whole else info.indexed_rev
         while True:
-            fresh = self._working_set((info.id, whole), base)
+            fresh = self._working_set((info.id, whole), base, info.generation)
             async with fresh.lock:
                 if fresh.base <= base:  # else one who knows a newer index let go of what ours may not hold: start over
                     await self._bring_up(info, base, fresh)
                     return dict(fresh.memories), dict(fresh.vectors)
 
-    def _working_set(self, key: tuple[str, bool], base: int) -> _Fresh:
+    def _working_set(self, key: tuple[str, bool], base: int, generation: int) -> _Fresh:
         fresh = self._fresh.get(key)
-        if fresh is None or fresh.base > base:
-            fresh = self._fresh[key] = _Fresh(base, base)
+        if fresh is None or fresh.base > base or fresh.generation != generation:
+            fresh = self._fresh[key] = _Fresh(base, base, generation)
         self._fresh.move_to_end(key)
         while len(self._fresh) > self._most:
             self._fresh.popitem(last=False)

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from memory import embed
 from memory.cube import Cubes
+from memory.erase import Receipts
 from memory.grants import CubeRefused, Grants
 from memory.memories import Memories
 from memory.retrieve import Retriever
@@ -91,6 +92,7 @@ class Parts:
     memories: Memories
     cubes: Cubes
     grants: Grants
+    receipts: Receipts
     lifecycle: Lifecycle
     turns: TurnLog
     keys: Keys
@@ -159,7 +161,8 @@ async def assemble(config: Config, *, engine_port: int = 0, clock: Callable[[], 
         memories=memories,
         cubes=cubes,
         grants=grants,
-        lifecycle=Lifecycle(database, cubes, grants, fired, clock),
+        receipts=Receipts(database),
+        lifecycle=Lifecycle(database, cubes, grants, blocks, fired, clock),
         turns=turns,
         keys=keys,
         auth=Auth(keys, clock),
@@ -260,7 +263,9 @@ class Front:
             auth=parts.auth,
             cubes=parts.cubes,
             grants=parts.grants,
+            receipts=parts.receipts,
             lifecycle=parts.lifecycle,
+            settings=parts.config.sessions,
             most=parts.config.limits.body_bytes,
         )
         self._feedback = FeedbackApi(
@@ -297,8 +302,10 @@ class Front:
             Route("/v1/memory/feedback", feedback("give"), methods=["POST"]),
             Route("/v1/memory/jobs", memory("jobs"), methods=["GET"]),
             Route("/v1/memory/jobs/{id:path}", memory("job"), methods=["GET", "POST"]),
+            Route("/v1/memory", cubes("everything"), methods=["DELETE"]),
+            Route("/v1/memory/receipts/{id}", cubes("receipt"), methods=["GET"]),
             Route("/v1/cubes", cubes("cubes"), methods=["GET", "POST"]),
-            Route("/v1/cubes/{id}", cubes("cube"), methods=["GET", "PATCH"]),
+            Route("/v1/cubes/{id}", cubes("cube"), methods=["GET", "PATCH", "DELETE"]),
             Route("/v1/cubes/{id}/grants", cubes("grants"), methods=["GET", "POST"]),
             Route("/v1/cubes/{id}/grants/{principal}", cubes("grant"), methods=["DELETE"]),
             Route("/health", self.health, methods=["GET"]),

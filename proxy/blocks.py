@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from memory.memories import all_there
 from memory.sql import Database, DatabaseError
 from memory.types import Turn
 from proxy import db
@@ -102,6 +103,8 @@ class Blocks:
         async def work(connection: AsyncConnection) -> None:
             if held.get(place) is not value:
                 return  # forgotten, or replaced, before it was written
+            if not await all_there(connection, key["cube"], values["memories"]):
+                return  # another process has erased what it shows
             await connection.execute(sa.delete(table).where(*(table.c[name] == part for name, part in key.items())))
             await connection.execute(sa.insert(table).values(**key, **values))
 
@@ -112,6 +115,13 @@ class Blocks:
         finally:
             if held.get(place) is value:
                 del held[place]
+
+    def let_go(self, cube: str) -> None:
+        """Do not write what is held of this cube; for when all of it was erased."""
+        for key in [key for key in self._recent if key[0] == cube]:
+            del self._recent[key]
+        for key in [key for key in self._begun if key[0] == cube]:
+            del self._begun[key]
 
     async def forget(self, cube: str, memories: Sequence[str]) -> None:
         """Erase every kept block that shows one of these memories."""

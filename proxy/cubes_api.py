@@ -15,9 +15,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from memory.cube import Cube, Cubes
+from memory.erase import Receipt, Receipts
 from memory.grants import ACTIVE, ARCHIVED, CubeRefused, Grant, Grants, Level
 from proxy import bodies
-from proxy.auth import Auth, Principal, refusal
+from proxy.auth import Auth, Principal, access, home_cube, refusal
+from proxy.config import Sessions
 from proxy.errors import BadRequest, Forbidden, NotFound
 from proxy.lifecycle import Lifecycle
 
@@ -27,11 +29,23 @@ _LONGEST_NAME = 200  # characters
 class CubesApi:
     """Each method answers one route. Each raises ApiError or DatabaseError, which the app turns into answers."""
 
-    def __init__(self, *, auth: Auth, cubes: Cubes, grants: Grants, lifecycle: Lifecycle, most: int) -> None:
+    def __init__(
+        self,
+        *,
+        auth: Auth,
+        cubes: Cubes,
+        grants: Grants,
+        receipts: Receipts,
+        lifecycle: Lifecycle,
+        settings: Sessions,
+        most: int,
+    ) -> None:
         self._auth = auth
         self._cubes = cubes
         self._grants = grants
+        self._receipts = receipts
         self._lifecycle = lifecycle
+        self._settings = settings
         self._most = most
 
     async def cubes(self, request: Request) -> Response:
@@ -56,9 +70,12 @@ class CubesApi:
         return _json({"object": "list", "data": data, "has_more": more, "next": data[-1]["id"] if more else None})
 
     async def cube(self, request: Request) -> Response:
-        """`GET` and `PATCH /v1/cubes/{id}`."""
+        """`GET`, `PATCH` and `DELETE /v1/cubes/{id}`. Of a home cube only what is in it is deleted."""
         principal = await self._principal(request)
         info, level = await self._find(request, principal, owner=request.method != "GET")
+        if request.method == "DELETE":
+            home = info.id == home_cube(principal.id)
+            return _json(signed(await self._lifecycle.erase(info.id, principal.id, keep=home)), 202)
         if request.method == "PATCH":
             given = _fields(await self._body(request), ("name", "quota", "ttl_s", "status"))
             changed = await self._lifecycle.change(info.id, given)
@@ -95,6 +112,23 @@ class CubesApi:
             raise NotFound(f"this cube was not granted to {whom[:64]!r}")
         return _json({"object": "cube.grant.deleted", "cube": info.id, "principal": whom, "deleted": True})
 
+    async def everything(self, request: Request) -> Response:
+        """`DELETE /v1/memory`: erase all that the key's cube (or the one it names) holds; answers with a receipt."""
+        principal = await self._principal(request)
+        plain = {name.lower(): value for name, value in request.headers.items()}
+        found = await access(self._grants, principal, plain, {}, self._settings.user_headers)
+        if found.level is not Level.OWNER:
+            raise _not_the_owner()
+        return _json(signed(await self._lifecycle.erase(found.cube, principal.id, keep=True)), 202)
+
+    async def receipt(self, request: Request) -> Response:
+        """`GET /v1/memory/receipts/{id}`: whether all is gone."""
+        principal = await self._principal(request)
+        found = await self._receipts.get(request.path_params["id"])
+        if found is None or found.owner != principal.id:
+            raise NotFound("there is no such receipt")
+        return _json(signed(found))
+
     async def _principal(self, request: Request) -> Principal:
         principal = await self._auth.principal(request.headers)
         principal.require("memory:read" if request.method == "GET" else "memory:write")
@@ -108,7 +142,7 @@ class CubesApi:
         if found is None or info is None:
             raise refusal(CubeRefused("unknown"))
         if owner and found.level is not Level.OWNER:
-            raise Forbidden("only the owner of a cube may do this", code="not_the_owner")
+            raise _not_the_owner()
         return info, found.level
 
     async def _body(self, request: Request) -> dict[str, Any]:
@@ -138,6 +172,15 @@ def manifest(info: Cube, level: Level, memories: dict[str, int]) -> dict[str, An
 def shown(grant: Grant) -> dict[str, Any]:
     """A grant as the API shows it."""
     return {"object": "cube.grant", **asdict(grant)}
+
+
+def signed(receipt: Receipt) -> dict[str, Any]:
+    """A receipt as the API shows it; `counts`: table → rows erased."""
+    return {"object": "erasure", **asdict(receipt), "state": receipt.state}
+
+
+def _not_the_owner() -> Forbidden:
+    return Forbidden("only the owner of a cube may do this", code="not_the_owner")
 
 
 def _fields(body: dict[str, Any], allowed: tuple[str, ...]) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""What owners do with whole cubes, from HTTP and from the command line alike: make, change, archive, restore, and the jobs
-that follow. Who may do it has been settled before; this knows neither keys nor requests.
+"""What owners do with whole cubes, from HTTP and from the command line alike: make, change, archive, restore, share, erase, and
+the jobs that follow. Who may do it has been settled before; this knows neither keys nor requests.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from memory import erase
 from memory.cube import Cube, Cubes
 from memory.grants import ACTIVE, ARCHIVED, Grant, Grants, Level
 from memory.sql import Database
 from proxy import db
-from scheduler.triggers import CUBE_ARCHIVED, CUBE_CHANGED, MEMORY_WRITTEN, Triggers
+from proxy.blocks import Blocks
+from scheduler.triggers import CUBE_ARCHIVED, CUBE_CHANGED, CUBE_ERASED, MEMORY_WRITTEN, Triggers
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +39,14 @@ class Lifecycle:
         database: Database,
         cubes: Cubes,
         grants: Grants,
+        blocks: Blocks,
         triggers: Triggers,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._cubes = cubes
         self._grants = grants
+        self._blocks = blocks
         self._triggers = triggers
         self._clock = clock
 
@@ -87,3 +92,17 @@ class Lifecycle:
             if (await connection.execute(query)).first() is None:
                 return None
         return await self._grants.give(cube, principal, level)
+
+    async def erase(self, cube: str, owner: str, *, keep: bool) -> erase.Receipt:
+        """Erase everything that is in the cube and the cube itself, or, with `keep`, leave it empty. Gone from SQL and every
+        prompt when this returns; a job does the rest and signs the receipt."""
+        beside = [table for table in db.metadata.sorted_tables if "cube" in table.c]
+
+        async def work(connection: AsyncConnection) -> erase.Receipt:
+            return await erase.everything(connection, cube, owner, self._clock(), beside=beside, keep=keep)
+
+        self._blocks.let_go(cube)
+        receipt = await self._database.write(work)
+        self._blocks.let_go(cube)  # what a chat that was running has added meanwhile
+        await self._triggers.fire(CUBE_ERASED, cube)
+        return receipt

@@ -17,6 +17,7 @@ import uvicorn
 
 from memory import embed
 from memory.cube import Cubes
+from memory.erase import Receipts
 from memory.extract import LlmExtractor
 from memory.index import Index
 from memory.organise import Organiser
@@ -80,6 +81,7 @@ async def executor(config: Config, engine_port: int) -> None:
     work = Work(
         database=database,
         cubes=Cubes(database),
+        receipts=Receipts(database),
         turns=TurnLog(database),
         organiser=Organiser(database, embedder),
         index=Index(database, store, embedder),

@@ -10,6 +10,7 @@ from typing import Any
 
 from memory import skills, upkeep
 from memory.cube import Cubes
+from memory.erase import Receipts, forget_table
 from memory.extract import ExtractionFailed, LlmExtractor, rules
 from memory.feedback import Feedback, shares, verdict
 from memory.grants import ACTIVE, ARCHIVED
@@ -26,7 +27,7 @@ from scheduler.executor import where
 from scheduler.jobs import Arguments, JobQueue, QueueError, Task
 
 log = logging.getLogger(__name__)
-_SWEPT = {"rebuild": 4, "learn": 6, "close": 6, "trim": 6, "index": 7}  # priority of what the sweep finds
+_SWEPT = {"wipe": 1, "rebuild": 4, "learn": 6, "close": 6, "trim": 6, "index": 7}  # priority of what the sweep finds
 _PAUSE_S = 5.0
 _KEEP_JOBS_S = 7 * 86400
 _KEEP_BLOCKS_S = 60 * 86400
@@ -42,6 +43,7 @@ class Work:
 
     database: Database
     cubes: Cubes
+    receipts: Receipts
     turns: TurnLog
     organiser: Organiser
     index: Index
@@ -148,6 +150,18 @@ class Work:
             return {"action": "nothing"}
         return {"action": "closed", "tables": await self.store.drop(cube, keep=None)}
 
+    async def wipe(self, cube: str, _: Arguments) -> dict[str, Any]:
+        """After everything in a cube was erased from SQL: drop its tables, leave no bytes in the database, sign the receipts.
+        What was said since then is indexed anew. Raises StillHeld, to be tried again."""
+        asked = await self.receipts.pending(cube)
+        await forget_table(self.database, cube)
+        tables = await self.store.drop(cube, keep=None)
+        if (await self.cubes.counts([cube]))[cube]:
+            await self._catch_up(cube)
+        await self._wipe()
+        await self.receipts.sign(asked, self.clock())
+        return {"tables": tables, "receipts": len(asked), "vacuumed": True}
+
     async def trim(self, cube: str, _: Arguments) -> dict[str, Any]:
         """Archive what is beyond the cube's quota or was unused for longer than its time to live."""
         archived = await upkeep.trim(self.database, cube, self.clock())
@@ -172,6 +186,7 @@ class Work:
             Task("index", self.bring_index_up, attempts),
             Task("erase", self.erase, attempts),
             Task("rebuild", self.rebuild, attempts),
+            Task("wipe", self.wipe, attempts),
             Task("close", self.close, attempts),
             Task("trim", self.trim, attempts),
         ]
@@ -199,6 +214,7 @@ class Sweep:
     async def __call__(self) -> None:
         """One round."""
         found = {("learn", cube) for cube in await self._work.turns.waiting()}
+        found |= {("wipe", receipt.cube) for receipt in await self._work.receipts.pending()}
         found |= {("trim", cube) for cube in await upkeep.due(self._work.database, self._work.clock())}
         for info in await self._work.cubes.every():
             if info.status == ARCHIVED:

@@ -29,6 +29,7 @@ CUBE_CHANGED = "cube_changed"  # its quota or time to live
 CUBE_ARCHIVED = "cube_archived"
 SESSION_QUIET = "session_quiet"  # nobody has spoken for a while, and there is something new to think over
 FEEDBACK_GIVEN = "feedback_given"
+CUBE_ERASED = "cube_erased"
 
 
 def table(*, debounce_s: float) -> list[Trigger]:
@@ -38,6 +39,7 @@ def table(*, debounce_s: float) -> list[Trigger]:
         Trigger(MEMORY_WRITTEN, "index", priority=3),
         Trigger(MEMORY_ERASED, "erase", priority=1),
         Trigger(INDEX_BROKEN, "rebuild", priority=2),
+        Trigger(CUBE_ERASED, "wipe", priority=1),
         Trigger(CUBE_CHANGED, "trim", priority=6),
         Trigger(CUBE_ARCHIVED, "close", priority=6),
     ]

@@ -149,6 +149,7 @@ async def opened(config: Config) -> AsyncIterator[tuple[app.Parts, Work, Embedde
             Work(
                 database=parts.database,
                 cubes=parts.cubes,
+                receipts=parts.receipts,
                 turns=parts.turns,
                 organiser=Organiser(parts.database, embedder),
                 index=Index(parts.database, parts.store, embedder),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import openai
 import pytest
 
+from proxy import app
 from tests.fakes import Received, RecordingUpstream
-from tests.live import LiveProxy
+from tests.live import Installation, LiveProxy, wait_for
 
 
 @pytest.fixture
@@ -166,3 +168,129 @@ def test_an_end_user_stays_within_the_key(live: LiveProxy, upstream: RecordingUp
     assert "Max" not in upstream.last.prompt
     with pytest.raises(openai.NotFoundError):
         say(live, app, "What is my dog called?", theirs, X_Memory_User="ann")
+
+
+def test_erasing_everything_takes_it_from_a_proxy_that_knew_it(live: LiveProxy, upstream: RecordingUpstream) -> None:
+    key, other = live.key(), live.key()
+    for who in (key, other):
+        say(live, who, "My locker code is zq4711.")
+        say(live, who, "What is my locker code?")
+        assert "zq4711" in upstream.last.prompt
+    status, receipt = live.api(key, "DELETE", "/v1/memory")
+    assert (status, receipt["state"], receipt["counts"]["memories"]) == (202, "pending", 2)
+    assert live.search(key, "locker code") == live.items(key, status="all") == []
+    say(live, key, "What is my locker code?")
+    assert "zq4711" not in upstream.last.prompt
+    say(live, other, "What is my locker code?")
+    assert "zq4711" in upstream.last.prompt
+    assert live.api(key, "GET", f"/v1/memory/receipts/{receipt['id']}")[1] == receipt
+    assert live.api(other, "GET", f"/v1/memory/receipts/{receipt['id']}")[0] == 404
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_another_process_erases_what_this_one_holds_in_memory(
+    live: LiveProxy, upstream: RecordingUpstream, indexed: bool
+) -> None:
+    key = live.key()
+    say(live, key, "My locker code is zq4711.")
+    if indexed:
+        live.index_everything()
+    assert live.search(key, "locker code")
+    home = live.api(key, "GET", "/v1/cubes")[1]["data"][0]["id"]
+    asyncio.run(erase_elsewhere(live, home))
+    assert live.search(key, "locker code") == []
+    say(live, key, "What is my locker code?")
+    assert "zq4711" not in upstream.last.prompt
+
+
+async def erase_elsewhere(live: LiveProxy, cube: str) -> None:
+    parts = await app.assemble(live.config)
+    try:
+        info = await parts.cubes.get(cube)
+        assert info is not None
+        await parts.lifecycle.erase(cube, info.owner, keep=True)
+    finally:
+        await parts.close()
+
+
+def test_a_chat_that_was_running_brings_back_nothing_but_itself(live: LiveProxy, upstream: RecordingUpstream) -> None:
+    key = live.key()
+    say(live, key, "My locker code is zq4711.")
+
+    def erase(received: Received) -> str:
+        assert "zq4711" in received.prompt
+        assert live.api(key, "DELETE", "/v1/memory")[0] == 202
+        return "I shall tell you."
+
+    upstream.answer = erase
+    say(live, key, "What is my locker code?")
+    assert [item["text"] for item in live.items(key, status="all")] == ["What is my locker code?"]
+    upstream.answer = lambda received: "Noted."
+    say(live, key, "Tell me my locker code.")
+    assert "zq4711" not in upstream.last.prompt
+
+
+def test_a_deleted_cube_is_gone_and_a_running_chat_does_not_make_it_again(
+    live: LiveProxy, upstream: RecordingUpstream
+) -> None:
+    key = live.key()
+    cube = create(live, key, "Secret plan")
+
+    def delete(_: Received) -> str:
+        assert live.api(key, "DELETE", f"/v1/cubes/{cube}")[0] == 202
+        return "Noted."
+
+    upstream.answer = delete
+    say(live, key, "My locker code is zq4711.", cube)
+    for method, path in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("GET", "/grants")):
+        assert live.api(key, method, f"/v1/cubes/{cube}{path}", {} if method == "PATCH" else None)[0] == 404
+    assert live.api(key, "GET", "/v1/cubes")[1]["data"] == []
+    assert search(live, key, "locker code", cube)[0] == 404
+
+
+def test_only_the_owner_erases(live: LiveProxy) -> None:
+    mine, theirs = live.key(), live.key()
+    cube, guest = create(live, mine), owner(live, theirs)
+    live.api(mine, "POST", f"/v1/cubes/{cube}/grants", {"principal": guest, "level": "write"})
+    for path, named in ((f"/v1/cubes/{cube}", ""), ("/v1/memory", cube)):
+        status, body = live.api(theirs, "DELETE", path, cube=named)
+        assert (status, body["error"]["code"]) == (403, "not_the_owner")
+
+
+def test_an_erasure_leaves_no_byte_in_any_file(data: Path, upstream: RecordingUpstream) -> None:
+    upstreams = [{"name": "recording", "kind": "openai", "base_url": upstream.url}]
+    with Installation(data, upstreams=upstreams, executor={"sweep_s": 1}) as running:
+        key, other = running.key(), running.key()
+        erased, kept = b"zqbcdfghjkmnpqtvw", b"zqwvtqpnmkjhgfdcb"
+        for who, canary in ((key, erased), (other, kept)):
+            client = running.client(who)
+            for said in (f"My name is {canary.decode()}.", "What is my name?"):
+                client.chat.completions.create(model="m", messages=[{"role": "user", "content": said}])
+            wait_for(lambda who=who: all_done(running, who), "the executor")
+        assert {"lance", "memrelay.sqlite-wal"} <= places(data, erased)
+        home = running.api(key, "GET", "/v1/cubes")[1]["data"][0]["id"].replace("-", "")
+        tables = [file for file in data.rglob(f"{home}_g*/**/*") if file.is_file()]
+        receipt = running.api(key, "DELETE", "/v1/memory")[1]
+        path = f"/v1/memory/receipts/{receipt['id']}"
+        wait_for(lambda: running.api(key, "GET", path)[1]["state"] == "done", "the erasure to end", 60)
+        assert places(data, erased) == set()
+        assert tables
+        assert not any(file.exists() for file in tables)
+        assert places(data, kept)
+        assert running.items(key) == []
+        assert running.search(other, "name")
+
+
+def all_done(running: Installation, key: str) -> bool:
+    jobs = running.api(key, "GET", "/v1/memory/jobs")[1]["data"]
+    return bool(jobs) and all(job["state"] == "done" for job in jobs)
+
+
+def places(data: Path, canary: bytes) -> set[str]:
+    """The first part of every path below the data folder whose bytes hold the canary. (The words of a full-text index
+    cannot be seen so: its files themselves must be gone.)"""
+    found = set()
+    for file in data.rglob("*"):
+        if file.is_file() and "models" not in file.parts and canary in file.read_bytes():
+            found.add(file.relative_to(data).parts[0])
+    return found

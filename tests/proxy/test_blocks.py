@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from memory.memories import Memories
 from memory.sql import Database
 from proxy.app import Background
 from proxy.blocks import Begun, Blocks, Recalled
+from tests.memory.make import OWNER, memory
 
 
 @pytest.fixture
@@ -16,6 +18,15 @@ async def background() -> AsyncIterator[Background]:
     running = Background()
     yield running
     await running.drain(10)
+
+
+@pytest.fixture(autouse=True)
+async def memories(database: Database) -> Memories:
+    """What the blocks show."""
+    memories = Memories(database)
+    for cube, name in (("c", "m1"), ("c", "m2"), ("c", "m3"), ("d", "m1")):
+        await memories.add(memory(cube=cube, id=name), OWNER)
+    return memories
 
 
 @pytest.fixture
@@ -67,3 +78,25 @@ async def test_blocks_that_show_what_is_forgotten_are_forgotten(
         assert set(await reader.at("c", ["a", "b"])) == {"b"}
         assert set(await reader.at("d", ["a"])) == {"a"}
         assert await reader.begun("c", "s") is None
+
+
+async def test_a_block_whose_memory_another_process_has_erased_is_never_written(
+    blocks: Blocks, memories: Memories, database: Database, background: Background
+) -> None:
+    await memories.forget("c", "m2")
+    blocks.keep("c", recalled("a", "m1", "m2"))
+    blocks.keep("c", recalled("b", "m1"))
+    blocks.begin("c", Begun("s", "stable", ("m2",), 7), 1.0)
+    await background.drain(10)
+    for reader in (blocks, Blocks(database, background)):
+        assert set(await reader.at("c", ["a", "b"])) == {"b"}
+        assert await reader.begun("c", "s") is None
+
+
+async def test_what_is_held_of_an_erased_cube_is_let_go(blocks: Blocks, background: Background) -> None:
+    blocks.keep("c", recalled("a", "m1"))
+    blocks.begin("c", Begun("s", "stable", (), 7), 1.0)
+    blocks.let_go("c")
+    await background.drain(10)
+    assert await blocks.at("c", ["a"]) == {}
+    assert await blocks.begun("c", "s") is None

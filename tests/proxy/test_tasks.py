@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from memory.cube import Cubes
+from memory.erase import Receipts, everything
 from memory.index import Index
 from memory.memories import Memories
 from memory.models import Embedder
@@ -27,6 +28,7 @@ def work(database: Database, store: Store, embedder: Embedder) -> Work:
     return Work(
         database=database,
         cubes=Cubes(database),
+        receipts=Receipts(database),
         turns=TurnLog(database),
         organiser=Organiser(database, embedder),
         index=Index(database, store, embedder),
@@ -93,10 +95,80 @@ async def test_erasing_leaves_no_byte_of_what_was_said(work: Work, database: Dat
     assert scan(data, b"I like tea")
 
 
+async def test_wiping_a_cube_leaves_no_byte_of_it_and_signs_the_receipt(
+    work: Work, database: Database, data: Path
+) -> None:
+    for cube, text in ((CUBE, "I live in Zanzibar."), ("other", "I like tea.")):
+        await record(database, turn(cube=cube, user_text=text))
+        await work.learn(cube, {})
+    tables = data / "lance"
+    before = {file for file in tables.rglob("*") if file.is_file()}
+    assert any(b"Zanzibar" in file.read_bytes() for file in before)
+    receipt = await database.write(lambda c: everything(c, CUBE, OWNER, NOW, keep=True))
+    assert await work.wipe(CUBE, {}) == {"tables": 1, "receipts": 1, "vacuumed": True}
+    assert not scan(data, b"Zanzibar")
+    left = {file for file in tables.rglob("*") if file.is_file()}
+    assert left < before  # full-text tokens cannot be found by a scan: the files themselves must be gone
+    assert all("other_g1.lance" in file.parts for file in left)
+    assert scan(data, b"I like tea")
+    signed = await work.receipts.get(receipt.id)
+    assert signed is not None
+    assert signed.state == "done"
+
+
+async def test_what_was_said_after_an_erasure_is_indexed(work: Work, database: Database) -> None:
+    for text in ("I live in Zanzibar.", "I like tea."):
+        await database.write(lambda c: everything(c, CUBE, OWNER, NOW, keep=True))
+        await record(database, turn(user_text=text))
+        await work.wipe(CUBE, {})
+    assert await work.index.verify(CUBE) is None
+    assert {m.text for m in await Memories(database).since(CUBE, 0)} == {"I like tea."}
+
+
+async def test_closing_a_cube_drops_its_table_and_restoring_builds_it_again(
+    work: Work, database: Database, data: Path
+) -> None:
+    await record(database, turn(user_text="I like tea."))
+    await work.learn(CUBE, {})
+    assert await work.close(CUBE, {}) == {"action": "nothing"}
+    await work.cubes.change(CUBE, {"status": "archived"})
+    assert await work.close(CUBE, {}) == {"action": "closed", "tables": 1}
+    assert not [file for file in (data / "lance").rglob("*") if file.is_file()]
+    for task in (work.bring_index_up, work.learn, work.rebuild):
+        await task(CUBE, {})
+    assert not [file for file in (data / "lance").rglob("*") if file.is_file()]
+    await work.cubes.change(CUBE, {"status": "active"})
+    assert (await work.bring_index_up(CUBE, {}))["action"] == "rebuilt"
+    assert await work.index.verify(CUBE) is None
+
+
+async def test_the_sweep_finds_cubes_to_wipe_to_close_and_to_trim(work: Work, database: Database) -> None:
+    for cube in ("wipe", "close", "trim"):
+        await Memories(database).add(memory(cube=cube), OWNER)
+        await Memories(database).add(memory(cube=cube), OWNER)
+        await work.bring_index_up(cube, {})
+    await database.write(lambda c: everything(c, "wipe", OWNER, NOW, keep=False))
+    await work.cubes.change("close", {"status": "archived"})
+    await work.cubes.change("trim", {"quota": 1})
+    slip = Slip()
+    await Sweep(work, slip)()
+    assert {task for task in tasks(slip) if task[0] != "rebuild"} == {
+        ("wipe", "wipe"),
+        ("close", "close"),
+        ("trim", "trim"),
+    }
+    for task, cube in tasks(slip):
+        run: Any = next(t.run for t in work.tasks(1) if t.name == task)
+        await run(cube, {})
+    again = Slip()
+    await Sweep(work, again)()
+    assert [task for task in tasks(again) if task[0] != "rebuild"] == []
+
+
 async def test_an_erasure_that_a_reader_held_up_is_not_called_done(work: Work, database: Database) -> None:
     await record(database, turn())
     hurried = Database(database.url, busy_timeout_s=0.05)
-    held_up = Work(hurried, work.cubes, work.turns, work.organiser, work.index, work.store, None, 2)
+    held_up = Work(hurried, work.cubes, work.receipts, work.turns, work.organiser, work.index, work.store, None, 2)
     async with database.read() as connection:
         await connection.exec_driver_sql("SELECT * FROM turns")
         await record(database, turn())
@@ -121,7 +193,7 @@ async def test_a_wrong_index_is_rebuilt(work: Work, database: Database, store: S
     assert await work.index.verify(CUBE) is None
 
 
-@pytest.mark.parametrize("task", ["learn", "index", "erase", "rebuild", "close", "trim"])
+@pytest.mark.parametrize("task", ["learn", "index", "erase", "rebuild", "close", "trim", "wipe"])
 async def test_a_job_for_a_cube_that_is_gone_does_no_harm(work: Work, task: str) -> None:
     run: Any = next(t.run for t in work.tasks(1) if t.name == task)
     await run("nobody's", {})
