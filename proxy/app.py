@@ -23,6 +23,7 @@ from memory.cube import Cubes
 from memory.erase import Receipts
 from memory.grants import CubeRefused, Grants
 from memory.memories import Memories
+from memory.models import Embedder
 from memory.retrieve import Retriever
 from memory.sql import Database, DatabaseError
 from memory.store import Store
@@ -40,8 +41,10 @@ from proxy.keys import Keys
 from proxy.lifecycle import Lifecycle
 from proxy.memory_api import MemoryApi
 from proxy.metrics import Metrics
+from proxy.mover import Mover
 from proxy.remember import Remember
 from proxy.status import Status
+from proxy.transfer_api import TransferApi
 from proxy.upstreams import routing
 from proxy.upstreams.routing import Routes
 from scheduler import triggers
@@ -88,6 +91,7 @@ class Parts:
     database: Database
     store: Store
     threads: ThreadPoolExecutor
+    embedder: Embedder
     retriever: Retriever
     memories: Memories
     cubes: Cubes
@@ -157,6 +161,7 @@ async def assemble(config: Config, *, engine_port: int = 0, clock: Callable[[], 
         database=database,
         store=store,
         threads=threads,
+        embedder=embedder,
         retriever=retriever,
         memories=memories,
         cubes=cubes,
@@ -232,6 +237,7 @@ class Front:
         self._memory: MemoryApi | None = None
         self._cubes: CubesApi | None = None
         self._feedback: FeedbackApi | None = None
+        self._transfer: TransferApi | None = None
         self.draining = False
 
     def open(self, parts: Parts) -> None:
@@ -279,6 +285,13 @@ class Front:
             most=parts.config.limits.body_bytes,
             clock=self._clock,
         )
+        self._transfer = TransferApi(
+            auth=parts.auth,
+            grants=parts.grants,
+            mover=Mover(parts.config, parts.database, parts.triggers, parts.embedder.id, self._clock),
+            settings=parts.config.sessions,
+            most=parts.config.limits.import_bytes,
+        )
 
     @property
     def parts(self) -> Parts:
@@ -291,6 +304,7 @@ class Front:
         """Every route of the proxy."""
         memory, cubes = self._to(lambda: self._memory), self._to(lambda: self._cubes)
         feedback = self._to(lambda: self._feedback)
+        transfer = self._to(lambda: self._transfer)
         return [
             Route("/v1/chat/completions", _Post(self._to_chat)),
             Route("/v1/models", self.models, methods=["GET"]),
@@ -300,6 +314,8 @@ class Front:
             Route("/v1/memory/items/{id}/history", memory("history"), methods=["GET"]),
             Route("/v1/memory/search", memory("search"), methods=["POST"]),
             Route("/v1/memory/feedback", feedback("give"), methods=["POST"]),
+            Route("/v1/memory/export", transfer("export"), methods=["GET"]),
+            Route("/v1/memory/import", transfer("take_in"), methods=["POST"]),
             Route("/v1/memory/jobs", memory("jobs"), methods=["GET"]),
             Route("/v1/memory/jobs/{id:path}", memory("job"), methods=["GET", "POST"]),
             Route("/v1/memory", cubes("everything"), methods=["DELETE"]),

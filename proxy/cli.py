@@ -18,6 +18,7 @@ from proxy.config import ConfigError
 from proxy.console import Session, command
 from proxy.console import fail as _fail
 from proxy.measure import evaluation
+from proxy.moving import moving
 
 T = TypeVar("T")
 ROLES = ("all", "proxy", "executor", "engine")
@@ -42,6 +43,8 @@ def memories() -> None:
 main.add_command(keys)
 main.add_command(memories)
 main.add_command(evaluation)
+for _moving in moving.commands.values():
+    main.add_command(_moving)
 
 
 # --- serving --------------------------------------------------------------------------------------------------------------

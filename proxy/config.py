@@ -69,6 +69,7 @@ class Limits(_Section, frozen=True):
     """What a client may send."""
 
     body_bytes: int = 64 * 1024 * 1024
+    import_bytes: int = 1024 * 1024 * 1024
 
 
 class ExecutorSettings(_Section, frozen=True):

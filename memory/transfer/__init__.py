@@ -6,7 +6,7 @@ from memory.transfer.format import Limits, Refused
 from memory.transfer.importing import Importer, Target
 from memory.transfer.markdown import Document
 from memory.transfer.outcome import Imported
-from memory.transfer.writing import Archive, NoSuchCube
+from memory.transfer.writing import Archive
 
 __all__ = [
     "FORMATS",
@@ -16,7 +16,6 @@ __all__ = [
     "Imported",
     "Importer",
     "Limits",
-    "NoSuchCube",
     "Refused",
     "Target",
     "sniff",

@@ -46,10 +46,10 @@ class Adopter:
     async def run(
         self, file: BinaryIO, form: str, target: Target, *, user: str = "", progress: Progress | None = None
     ) -> Imported:
-        """`user`: whose memories, when a mem0 dump holds those of several. Raises Refused (nothing was written),
-        DatabaseError."""
+        """`user`: whose memories, when a mem0 dump holds those of several. Raises Refused and CubeRefused
+        (nothing was written), DatabaseError."""
         total = await asyncio.to_thread(self._look_through, file, form, target.at, user)
-        await self._database.write(lambda c: ensure(c, target.cube, target.owner, "", target.at))
+        await self._database.write(lambda c: ensure(c, target.cube, target.owner, "", target.at, make=target.make))
         found, done, number = self._found(file, form, target.at, user), Imported(), 0
         while page := await asyncio.to_thread(lambda: list(islice(found, TOGETHER))):
             for conversation in (conversation for each in page for conversation in each.conversations):
@@ -122,7 +122,7 @@ class Adopter:
                     continue
                 else:
                     done += Imported(merged=1)
-                fresh.append(self._turns.record(turn, place, target.owner))
+                fresh.append(self._turns.record(turn, place, target.owner, make=target.make))
             await asyncio.gather(*fresh)  # one commit
         return done
 

@@ -24,6 +24,7 @@ from memory.words import whole
 
 SMALL = 64 << 20  # bytes of a JSON object that is read at once
 _CONVERSATIONS = re.compile(r"(?:.*/)?conversations(?:[-_]\d+)?\.json")
+_UNKNOWN = "the file is neither a memrelay archive nor a dump of ChatGPT, Claude or mem0 that is known here"
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
@@ -107,6 +108,10 @@ class Dump:
         """Whether it is a ZIP file."""
         return self._zip is not None
 
+    def is_json(self) -> bool:
+        """Whether a file that is not zipped begins as a list or an object does."""
+        return _without_mark(next(self._raw(), b"")).lstrip()[:1] in (b"[", b"{")
+
     def names(self) -> list[str]:
         """The names of a ZIP file's members."""
         return [] if self._zip is None else list(self._zip.names)
@@ -139,6 +144,8 @@ class Dump:
 def sniff(file: BinaryIO, limits: Limits | None = None) -> str:
     """Which format a file has: memrelay, chatgpt, claude or mem0. Raises Refused when it is none of them."""
     dump = Dump(file, limits)
+    if not dump.zipped and not dump.is_json():
+        raise Refused(_UNKNOWN)
     if dump.zipped and "manifest.json" in dump.names():
         return "memrelay"
     first = next(iter(dump.conversations()), None)
@@ -155,7 +162,7 @@ def sniff(file: BinaryIO, limits: Limits | None = None) -> str:
             return "mem0"
     if dump.zipped and first is None and any(_CONVERSATIONS.fullmatch(name) for name in dump.names()):
         return "claude" if any(name.endswith("users.json") for name in dump.names()) else "chatgpt"
-    raise Refused("the file is neither a memrelay archive nor a dump of ChatGPT, Claude or mem0 that is known here")
+    raise Refused(_UNKNOWN)
 
 
 def moment(value: Any, now: float) -> float | None:

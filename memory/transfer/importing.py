@@ -43,11 +43,12 @@ _TURN_CONTENT = tuple(name for name in TurnRow.__struct_fields__ if name not in 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where an import goes. `owner` is needed when the cube is not there yet."""
+    """Where an import goes, and on whose behalf. `make`: whether the cube may be made when it is not there."""
 
     cube: str
     owner: str
     at: float
+    make: bool = True
     erased: Literal["restore", "keep"] = "restore"
 
 
@@ -63,7 +64,8 @@ class Importer:
         self._limits = limits or Limits()
 
     async def run(self, file: BinaryIO, target: Target, progress: Progress | None = None) -> Imported:
-        """Verify the archive, then write it. Raises Refused (nothing was written), DatabaseError, OSError."""
+        """Verify the archive, then write it. Raises Refused and CubeRefused (nothing was
+        written), DatabaseError, OSError."""
         reading = await asyncio.to_thread(Reading, file, self._limits)
         await asyncio.to_thread(reading.verify, target.at, progress)
         counts = reading.manifest.counts
@@ -72,7 +74,8 @@ class Importer:
 
         async def write(pages: Sequence[Write]) -> Imported:
             async def work(connection: AsyncConnection) -> Imported:
-                await ensure(connection, target.cube, target.owner, reading.manifest.cube.name[:200], target.at)
+                name = reading.manifest.cube.name[:200]
+                await ensure(connection, target.cube, target.owner, name, target.at, make=target.make)
                 return sum([await page(connection) for page in pages], Imported())
 
             return await self._database.write(work)

@@ -18,7 +18,6 @@ from memory import sql
 from memory.memories import select
 from memory.pieces import day
 from memory.sql import Database
-from memory.transfer.writing import NoSuchCube
 from memory.types import Kind, Memory, Status
 
 _PROFILE = (
@@ -44,16 +43,14 @@ class Document:
         self._database = database
 
     async def write(self, cube: str, *, turns: bool = False) -> AsyncIterator[str]:
-        """The document, piece by piece; with `turns` the words of every session. Raises NoSuchCube, DatabaseError."""
+        """The document, piece by piece; with `turns` the words of every session. Raises DatabaseError."""
         async with self._database.read() as connection:
             t = sql.memories
             shown = t.c.status.in_([status.value for status in _SHOWN])
             info = (await connection.execute(sa.select(sql.cubes.c.name).where(sql.cubes.c.id == cube))).first()
-            if info is None:
-                raise NoSuchCube(cube)
             found = await select(connection, t.c.cube == cube, shown, t.c.kind != Kind.EPISODE.value)
             topics = await _topics(connection, cube)
-            yield f"# Memory{': ' + line(info.name) if info.name else ''}\n"
+            yield f"# Memory{': ' + line(info.name) if info and info.name else ''}\n"
             for part in (*_profile(found), *_facts(found, topics), *_timeline(found)):
                 yield part
             async for part in _sessions(connection, cube, turns):
@@ -120,9 +117,7 @@ async def _sessions(connection: AsyncConnection, cube: str, turns: bool) -> Asyn
             after = (page[-1].said_at, page[-1].id)
 
 
-async def _page(
-    connection: AsyncConnection, cube: str, session: str, after: tuple[float, str]
-) -> Sequence[Any]:
+async def _page(connection: AsyncConnection, cube: str, session: str, after: tuple[float, str]) -> Sequence[Any]:
     t = sql.turns
     later = sa.or_(t.c.said_at > after[0], sa.and_(t.c.said_at == after[0], t.c.id > after[1]))
     query = (

@@ -21,6 +21,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from memory import sql
+from memory.cube import Cube
+from memory.grants import ERASED
 from memory.sql import Database
 from memory.transfer.format import (
     BLOB,
@@ -53,10 +55,6 @@ _encoder = msgspec.json.Encoder(order="deterministic")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # no clock in the bytes
 
 
-class NoSuchCube(LookupError):
-    """There is no cube with this id."""
-
-
 class Archive:
     """Writes archives. `folder`: where temporary files may lie; `blobs(cube)`: where the cube's other forms lie, if any."""
 
@@ -69,12 +67,13 @@ class Archive:
     async def write(
         self, cube: str, out: BinaryIO, *, at: float, vectors: bool = True, progress: Progress | None = None
     ) -> dict[str, int]:
-        """Fill `out` with the archive; returns the counts of its manifest. Raises NoSuchCube, DatabaseError, OSError."""
+        """Fill `out` with the archive; returns the counts of its manifest. A cube that was never written
+        to gives an empty archive. Raises DatabaseError, OSError."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with ExitStack() as stack:
             spools = {name: stack.enter_context(_Spool(self._folder)) for name in (*ROWS, VECTOR_ROWS, VECTOR_DATA)}
             async with self._database.read() as connection:  # one snapshot
-                info = await _cube(connection, cube)
+                info = await _cube(connection, cube, at)
                 dimensions = await _spool_rows(
                     connection, info, spools, vectors, progress or (lambda done, total: None)
                 )
@@ -130,15 +129,14 @@ class _Spool:
         self.add(b"".join(encoded), len(encoded))
 
 
-async def _cube(connection: AsyncConnection, cube: str) -> Any:
-    row = (await connection.execute(sa.select(sql.cubes).where(sql.cubes.c.id == cube))).first()
-    if row is None:
-        raise NoSuchCube(cube)
-    return row
+async def _cube(connection: AsyncConnection, cube: str, at: float) -> Cube:
+    here = (sql.cubes.c.id == cube, sql.cubes.c.status != ERASED)
+    row = (await connection.execute(sa.select(sql.cubes).where(*here))).first()
+    return Cube(**row._mapping) if row else Cube(cube, "", "", at, 0, 0, 0, 0, "")
 
 
 async def _spool_rows(
-    connection: AsyncConnection, info: Any, spools: dict[str, _Spool], vectors: bool, progress: Progress
+    connection: AsyncConnection, info: Cube, spools: dict[str, _Spool], vectors: bool, progress: Progress
 ) -> int:
     """Write all rows; returns the dimensions of the vectors, 0 without any."""
     turns = await _ids(connection, sql.turns, info.id)
@@ -166,7 +164,7 @@ async def _spool_rows(
     return await _spool_vectors(connection, info, spools, memories) if vectors and info.embedder else 0
 
 
-async def _spool_vectors(connection: AsyncConnection, info: Any, spools: dict[str, _Spool], memories: set[str]) -> int:
+async def _spool_vectors(connection: AsyncConnection, info: Cube, spools: dict[str, _Spool], memories: set[str]) -> int:
     bytes_each = 0
     async for page in _pages(connection, sql.vectors, info.id, "piece", sql.vectors.c.embedder == info.embedder):
         kept = [row for row in page if row["memory"] in memories]
