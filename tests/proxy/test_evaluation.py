@@ -183,6 +183,17 @@ def test_our_own_chats(run: Any) -> None:
     assert body["abstention_by"]["unanswerable"] == {"n": 1, "nothing": 1.0}
 
 
+@pytest.mark.parametrize(("name", "answerable", "unanswerable"), [("chats_en", 207, 43)])
+def test_the_sets_that_come_along_are_whole(name: str, answerable: int, unanswerable: int) -> None:
+    path = Path(__file__).parents[2] / "benchmarks" / "data" / f"{name}.json"
+    asked = [question for talk in formats.read(path, formats.chats) for question in talk.questions]
+    assert sum(question.counts for question in asked) == answerable
+    assert sum(question.category == "unanswerable" for question in asked) == unanswerable
+    told = json.loads(path.read_text(encoding="utf-8"))["chats"]
+    labels = [key for chat in told for question in chat["questions"] for key in question["evidence"]]
+    assert len(labels) == sum(len(question.evidence) for question in asked)  # every label names a round
+
+
 def test_when_things_are_said() -> None:
     garden = next(formats.locomo([GARDEN]))
     assert [turn.key for turn in garden.turns] == ["D1:1", "D1:2", "D1:3", "D2:1", "D2:2"]
