@@ -183,7 +183,7 @@ def test_our_own_chats(run: Any) -> None:
     assert body["abstention_by"]["unanswerable"] == {"n": 1, "nothing": 1.0}
 
 
-@pytest.mark.parametrize(("name", "answerable", "unanswerable"), [("chats_en", 207, 43)])
+@pytest.mark.parametrize(("name", "answerable", "unanswerable"), [("chats_en", 207, 43), ("chats_zh", 63, 14)])
 def test_the_sets_that_come_along_are_whole(name: str, answerable: int, unanswerable: int) -> None:
     path = Path(__file__).parents[2] / "benchmarks" / "data" / f"{name}.json"
     asked = [question for talk in formats.read(path, formats.chats) for question in talk.questions]
