@@ -114,6 +114,16 @@ class Cubes:
 
         return await self._database.write(work)
 
+    async def archive(self, cube: str, owner: str, at: float) -> bool:
+        """Archive a cube of this owner. False: it is not his, or not active."""
+        here = (sql.cubes.c.id == cube, sql.cubes.c.owner == owner, sql.cubes.c.status == ACTIVE)
+
+        async def work(connection: AsyncConnection) -> bool:
+            changed = sa.update(sql.cubes).where(*here).values(status=ARCHIVED, archived_at=at)
+            return (await connection.execute(changed)).rowcount > 0
+
+        return await self._database.write(work)
+
     async def close(self, cube: str) -> bool:
         """Say that an archived cube has no table any more; the next one takes a new generation. False: it is not archived."""
         here = (sql.cubes.c.id == cube, sql.cubes.c.status == ARCHIVED)

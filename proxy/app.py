@@ -322,6 +322,7 @@ class Front:
             Route("/v1/memory/receipts/{id}", cubes("receipt"), methods=["GET"]),
             Route("/v1/cubes", cubes("cubes"), methods=["GET", "POST"]),
             Route("/v1/cubes/{id}", cubes("cube"), methods=["GET", "PATCH", "DELETE"]),
+            Route("/v1/cubes/{id}/fuse", cubes("fuse"), methods=["POST"]),
             Route("/v1/cubes/{id}/grants", cubes("grants"), methods=["GET", "POST"]),
             Route("/v1/cubes/{id}/grants/{principal}", cubes("grant"), methods=["DELETE"]),
             Route("/health", self.health, methods=["GET"]),

@@ -169,10 +169,8 @@ async def enter(
     return principal, found.cube
 
 
-def refusal(error: CubeRefused) -> ApiError:
+def refusal(error: CubeRefused, *, param: str = "X-Memory-Cube") -> ApiError:
     """What the client is told of a cube that it may not use."""
     if error.reason == "archived":
-        return Conflict("this cube is archived; restore it first", param="X-Memory-Cube", code="cube_archived")
-    return NotFound(
-        "there is no such cube, or it was not granted to this key", param="X-Memory-Cube", code="cube_not_found"
-    )
+        return Conflict("this cube is archived; restore it first", param=param, code="cube_archived")
+    return NotFound("there is no such cube, or it was not granted to this key", param=param, code="cube_not_found")

@@ -17,6 +17,7 @@ from proxy import __version__
 from proxy.config import ConfigError
 from proxy.console import Session, command
 from proxy.console import fail as _fail
+from proxy.cubes_cli import cubes
 from proxy.measure import evaluation
 from proxy.moving import moving
 
@@ -42,6 +43,7 @@ def memories() -> None:
 
 main.add_command(keys)
 main.add_command(memories)
+main.add_command(cubes)
 main.add_command(evaluation)
 for _moving in moving.commands.values():
     main.add_command(_moving)

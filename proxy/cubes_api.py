@@ -20,7 +20,7 @@ from memory.grants import ACTIVE, ARCHIVED, CubeRefused, Grant, Grants, Level
 from proxy import bodies
 from proxy.auth import Auth, Principal, access, home_cube, refusal
 from proxy.config import Sessions
-from proxy.errors import BadRequest, Forbidden, NotFound
+from proxy.errors import BadRequest, Forbidden, NotFound, Unavailable
 from proxy.lifecycle import Lifecycle
 
 _LONGEST_NAME = 200  # characters
@@ -111,6 +111,34 @@ class CubesApi:
         if not await self._grants.take(info.id, whom):
             raise NotFound(f"this cube was not granted to {whom[:64]!r}")
         return _json({"object": "cube.grant.deleted", "cube": info.id, "principal": whom, "deleted": True})
+
+    async def fuse(self, request: Request) -> Response:
+        """`POST /v1/cubes/{id}/fuse` {from, archive_source?}: copy another cube into this one."""
+        principal = await self._principal(request)
+        info, level = await self._find(request, principal, owner=False)
+        body = await self._body(request)
+        source, archive = body.get("from"), body.get("archive_source", False)
+        if not isinstance(source, str) or not source or source == info.id:
+            raise BadRequest("from must be the id of another cube", param="from")
+        if not isinstance(archive, bool):
+            raise BadRequest("archive_source must be true or false", param="archive_source", code="invalid_type")
+        if level is Level.READ:
+            raise Forbidden("this key was granted reading this cube, not writing", code="cube_read_only")
+        principal.require("memory:read")
+        found = await self._grants.standing(source, principal.id)
+        if found is None:
+            raise refusal(CubeRefused("unknown"), param="from")
+        if archive and found.level is not Level.OWNER:
+            raise _not_the_owner()
+        if info.status == ARCHIVED:
+            raise refusal(CubeRefused("archived"))
+        done = await self._lifecycle.fuse(info.id, source, principal.id, archive_source=archive)
+        if done.done is None and not done.job:
+            raise Unavailable("the job queue cannot be reached at the moment")
+        shown = {"object": "cube.fusion", "cube": info.id, "from": source, "archive_source": archive}
+        if done.done is None:
+            return _json({**shown, "state": "pending", "job": done.job}, 202)
+        return _json({**shown, "state": "done", "counts": asdict(done.done)})
 
     async def everything(self, request: Request) -> Response:
         """`DELETE /v1/memory`: erase all that the key's cube (or the one it names) holds; answers with a receipt."""

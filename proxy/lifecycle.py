@@ -15,11 +15,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from memory import erase
 from memory.cube import Cube, Cubes
+from memory.fuse import Fused, fuse, size
 from memory.grants import ACTIVE, ARCHIVED, Grant, Grants, Level
 from memory.sql import Database
 from proxy import db
 from proxy.blocks import Blocks
-from scheduler.triggers import CUBE_ARCHIVED, CUBE_CHANGED, CUBE_ERASED, MEMORY_WRITTEN, Triggers
+from scheduler.triggers import CUBE_ARCHIVED, CUBE_CHANGED, CUBE_ERASED, CUBE_FUSED, MEMORY_WRITTEN, Triggers
+
+_AT_ONCE = 2000  # turns and memories; more are copied by a job
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,14 @@ class Owned:
     info: Cube
     level: Level
     memories: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """What became of a fusion: `done` at once, or a `job` for a large cube (empty: the queue could not be reached)."""
+
+    done: Fused | None = None
+    job: str = ""
 
 
 class Lifecycle:
@@ -87,11 +98,15 @@ class Lifecycle:
 
     async def grant(self, cube: str, principal: str, level: Level) -> Grant | None:
         """Let a principal use the cube, from its next request on. None: there is no such principal."""
+        if not await self.is_principal(principal):
+            return None
+        return await self._grants.give(cube, principal, level)
+
+    async def is_principal(self, principal: str) -> bool:
+        """Whether a key was ever made for it."""
         query = sa.select(db.principals.c.id).where(db.principals.c.id == principal)
         async with self._database.read() as connection:
-            if (await connection.execute(query)).first() is None:
-                return None
-        return await self._grants.give(cube, principal, level)
+            return (await connection.execute(query)).first() is not None
 
     async def erase(self, cube: str, owner: str, *, keep: bool) -> erase.Receipt:
         """Erase everything that is in the cube and the cube itself, or, with `keep`, leave it empty. Gone from SQL and every
@@ -106,3 +121,15 @@ class Lifecycle:
         self._blocks.let_go(cube)  # what a chat that was running has added meanwhile
         await self._triggers.fire(CUBE_ERASED, cube)
         return receipt
+
+    async def fuse(self, target: str, source: str, principal: str, *, archive_source: bool) -> Fusion:
+        """Copy the source into the target, for a principal who may; afterwards archive the source, if it is his. Raises
+        CubeRefused."""
+        if await size(self._database, source) > _AT_ONCE:
+            given = {"from": source, "principal": principal, "archive": "yes" if archive_source else "no"}
+            return Fusion(job=next(iter(await self._triggers.fire(CUBE_FUSED, target, given)), ""))
+        done = await self._database.write(lambda c: fuse(c, target, source, principal, self._clock()))
+        await self._triggers.fire(MEMORY_WRITTEN, target)
+        if archive_source and await self._cubes.archive(source, principal, self._clock()):
+            await self._triggers.fire(CUBE_ARCHIVED, source)
+        return Fusion(done)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from memory import skills, upkeep
@@ -13,7 +13,8 @@ from memory.cube import Cubes
 from memory.erase import Receipts, forget_table
 from memory.extract import ExtractionFailed, LlmExtractor, rules
 from memory.feedback import Feedback, shares, verdict
-from memory.grants import ACTIVE, ARCHIVED
+from memory.fuse import fuse
+from memory.grants import ACTIVE, ARCHIVED, CubeRefused
 from memory.index import Index, Indexed
 from memory.memories import Memories
 from memory.models import ChatModelError
@@ -162,6 +163,19 @@ class Work:
         await self.receipts.sign(asked, self.clock())
         return {"tables": tables, "receipts": len(asked), "vacuumed": True}
 
+    async def fuse(self, cube: str, arguments: Arguments) -> dict[str, Any]:
+        """Copy another cube into this one, as its principal was allowed to when he asked and still is; then put the other away
+        if he wanted that."""
+        source, principal = arguments["from"], arguments["principal"]
+        try:
+            done = await self.database.write(lambda c: fuse(c, cube, source, principal, self.clock()))
+        except CubeRefused as refused:
+            return {"action": "refused", "reason": refused.reason}
+        if arguments.get("archive") == "yes":
+            await self.cubes.archive(source, principal, self.clock())
+        indexed = await self._catch_up(cube)
+        return {"action": "fused", **asdict(done), "pieces": indexed.pieces}
+
     async def trim(self, cube: str, _: Arguments) -> dict[str, Any]:
         """Archive what is beyond the cube's quota or was unused for longer than its time to live."""
         archived = await upkeep.trim(self.database, cube, self.clock())
@@ -188,6 +202,7 @@ class Work:
             Task("rebuild", self.rebuild, attempts),
             Task("wipe", self.wipe, attempts),
             Task("close", self.close, attempts),
+            Task("fuse", self.fuse, attempts),
             Task("trim", self.trim, attempts),
         ]
 

@@ -30,6 +30,7 @@ CUBE_ARCHIVED = "cube_archived"
 SESSION_QUIET = "session_quiet"  # nobody has spoken for a while, and there is something new to think over
 FEEDBACK_GIVEN = "feedback_given"
 CUBE_ERASED = "cube_erased"
+CUBE_FUSED = "cube_fused"
 
 
 def table(*, debounce_s: float) -> list[Trigger]:
@@ -40,6 +41,7 @@ def table(*, debounce_s: float) -> list[Trigger]:
         Trigger(MEMORY_ERASED, "erase", priority=1),
         Trigger(INDEX_BROKEN, "rebuild", priority=2),
         Trigger(CUBE_ERASED, "wipe", priority=1),
+        Trigger(CUBE_FUSED, "fuse", priority=5),
         Trigger(CUBE_CHANGED, "trim", priority=6),
         Trigger(CUBE_ARCHIVED, "close", priority=6),
     ]

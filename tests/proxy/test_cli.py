@@ -56,6 +56,9 @@ def test_a_list_never_shows_a_secret(run: Run) -> None:
         (["keys", "create", "--principal", "pr_x"], "no principal pr_x"),
         (["keys", "rotate", "key_x"], "no usable key key_x"),
         (["keys", "revoke", "key_x"], "no key key_x"),
+        (["cubes", "erase", "x"], "there is no cube x"),
+        (["cubes", "archive", "x"], "there is no cube x"),
+        (["cubes", "create", "--principal", "pr_x", "--name", "a"], "no principal pr_x"),
         (["check", "--config", "/nowhere.yaml"], "cannot read /nowhere.yaml"),
     ],
 )
@@ -65,6 +68,26 @@ def test_a_mistake_is_said_on_standard_error(run: Run, words: list[str], says: s
     assert result.exit_code == 1
     assert says in result.stderr
     assert result.stdout == ""
+
+
+def test_a_cubes_life(run: Run) -> None:
+    mine, theirs = (answer(run("keys", "create", "--json"))["principal"] for _ in range(2))
+    made, other = (
+        answer(run("cubes", "create", "--principal", mine, "--name", name, "--quota", "9", "--json"))["id"]
+        for name in ("Work", "Play")
+    )
+    assert answer(run("cubes", "grant", made, theirs, "--level", "write", "--json"))["level"] == "write"
+    assert answer(run("cubes", "list", "--principal", theirs, "--json"))["cubes"][0]["level"] == "write"
+    assert answer(run("cubes", "revoke", made, theirs, "--json"))["deleted"] is True
+    assert answer(run("cubes", "list", "--principal", theirs, "--json"))["cubes"] == []
+    assert answer(run("cubes", "fuse", made, other, "--archive-source", "--json"))["state"] == "done"
+    states = {cube["id"]: cube["status"] for cube in answer(run("cubes", "list", "--json"))["cubes"]}
+    assert states == {made: "active", other: "archived"}
+    assert answer(run("cubes", "restore", other, "--json"))["status"] == "active"
+    assert answer(run("cubes", "archive", made, "--json"))["status"] == "archived"
+    assert answer(run("cubes", "erase", made, "--json"))["state"] == "pending"
+    assert [cube["id"] for cube in answer(run("cubes", "list", "--json"))["cubes"]] == [other]
+    assert run("cubes", "list").exit_code == 0
 
 
 def test_check_says_what_the_configuration_means(run: Run, tmp_path: Path) -> None:

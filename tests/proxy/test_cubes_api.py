@@ -77,6 +77,9 @@ def test_cubes_come_in_pages(live: LiveProxy, key: str) -> None:
         ("POST", "/{id}/grants", {"level": "read"}, "principal"),
         ("POST", "/{id}/grants", {"principal": "{me}", "level": "read"}, "principal"),
         ("POST", "/{id}/grants", {"principal": "x", "level": "owner"}, "level"),
+        ("POST", "/{id}/fuse", {}, "from"),
+        ("POST", "/{id}/fuse", {"from": "x", "archive_source": "yes"}, "archive_source"),
+        ("POST", "/{id}/fuse", {"from": "x"}, "from"),
         ("GET", "?limit=0", None, "limit"),
         ("GET", "?limit=many", None, "limit"),
     ],
@@ -86,7 +89,8 @@ def test_what_is_wrong_is_said(live: LiveProxy, key: str, method: str, path: str
     if body and body.get("principal") == "{me}":
         body = body | {"principal": made["owner"]}
     status, answer = live.api(key, method, f"/v1/cubes{path.format(id=made['id'])}", body)
-    assert (status, answer["error"]["param"]) == (400, param)
+    assert status == (404 if body == {"from": "x"} else 400), answer
+    assert answer["error"]["param"] == param
 
 
 def test_a_grant_needs_somebody(live: LiveProxy, key: str) -> None:
@@ -104,6 +108,40 @@ def test_grants_are_listed_and_replaced(live: LiveProxy, key: str) -> None:
         assert live.api(key, "POST", path, {"principal": guest, "level": level})[1]["level"] == level
     assert [(g["principal"], g["level"]) for g in live.api(key, "GET", path)[1]["data"]] == [(guest, "write")]
     assert {c["level"] for c in live.api(other, "GET", "/v1/cubes")[1]["data"]} == {"owner", "write"}
+
+
+def test_cubes_are_fused_and_the_source_put_away(live: LiveProxy, key: str) -> None:
+    target, source = create(live, key)["id"], create(live, key)["id"]
+    for cube, text in ((target, "I like tea."), (source, "I LIKE tea"), (source, "I have a cat.")):
+        live.api(key, "POST", "/v1/memory/items", {"text": text}, cube=cube)
+    status, done = live.api(key, "POST", f"/v1/cubes/{target}/fuse", {"from": source, "archive_source": True})
+    assert (status, done["state"], done["counts"]["memories"], done["counts"]["merged"]) == (200, "done", 2, 1)
+    assert live.api(key, "GET", f"/v1/cubes/{source}")[1]["status"] == "archived"
+    found = live.api(key, "POST", "/v1/memory/search", {"query": "cat"}, cube=target)[1]["data"]
+    assert found[0]["text"] == "I have a cat."
+    assert live.api(key, "POST", f"/v1/cubes/{target}/fuse", {"from": source})[1]["counts"]["memories"] == 0
+
+
+@pytest.mark.parametrize(
+    ("on_target", "on_source", "archive", "expected"),
+    [
+        ("read", "read", False, (403, "cube_read_only")),
+        ("write", "", False, (404, "cube_not_found")),
+        ("", "write", False, (404, "cube_not_found")),
+        ("write", "write", True, (403, "not_the_owner")),
+    ],
+)
+def test_who_may_not_fuse_is_refused(
+    live: LiveProxy, key: str, on_target: str, on_source: str, archive: bool, expected: tuple[int, str]
+) -> None:
+    other, me = live.key(), create(live, key)["owner"]
+    target, source = create(live, other)["id"], create(live, other)["id"]
+    for cube, level in ((target, on_target), (source, on_source)):
+        if level:
+            live.api(other, "POST", f"/v1/cubes/{cube}/grants", {"principal": me, "level": level})
+    body = {"from": source, "archive_source": archive}
+    status, answer = live.api(key, "POST", f"/v1/cubes/{target}/fuse", body)
+    assert (status, answer["error"]["code"]) == expected
 
 
 WAYS = [
@@ -141,6 +179,8 @@ def test_a_guest_with_every_grant_is_not_the_owner(
         ("PATCH", "/x", "memory:write"),
         ("POST", "/x/grants", "memory:write"),
         ("DELETE", "/x/grants/y", "memory:write"),
+        ("POST", "/x/fuse", "memory:write"),
+        ("DELETE", "/x", "memory:write"),
     ],
 )
 def test_every_route_asks_for_its_scope(live: LiveProxy, method: str, path: str, scope: str) -> None:

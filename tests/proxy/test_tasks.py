@@ -125,6 +125,16 @@ async def test_what_was_said_after_an_erasure_is_indexed(work: Work, database: D
     assert {m.text for m in await Memories(database).since(CUBE, 0)} == {"I like tea."}
 
 
+async def test_a_fusion_by_a_job_asks_again_who_may(work: Work, database: Database) -> None:
+    for cube in ("target", "source"):
+        await record(database, turn(cube=cube, user_text=f"I live in the {cube}."))
+    asked = {"from": "source", "archive": "yes"}
+    assert await work.fuse("target", {**asked, "principal": "guest"}) == {"action": "refused", "reason": "unknown"}
+    assert (await work.fuse("target", {**asked, "principal": OWNER}))["memories"] == 1
+    assert await work.index.verify("target") is None
+    assert {cube.id: cube.status for cube in await work.cubes.every()} == {"target": "active", "source": "archived"}
+
+
 async def test_closing_a_cube_drops_its_table_and_restoring_builds_it_again(
     work: Work, database: Database, data: Path
 ) -> None:
