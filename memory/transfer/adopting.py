@@ -69,7 +69,9 @@ class Adopter:
             number += 1
             users.update(given.user for given in found.givens if given.user)
             useful = useful or bool(found.conversations or found.givens)
-        if number and not useful:
+        if not number:
+            raise Refused(f"there is nothing of {form} in the file")
+        if not useful:
             raise Refused(f"no entry of this {form} dump could be read; its format may have changed")
         if user and user not in users:
             raise Refused(f"the dump holds nothing of the user {user[:64]!r}")

@@ -30,8 +30,8 @@ _PROFILE = (
 )
 _SHOWN = (Status.ACTIVE, Status.SUPERSEDED)
 _DONE = frozenset(("done", "closed", "cancelled", "dropped"))
-_INLINE = re.compile(r"([\\`*_{}\[\]<>|~#!$])")
-_LEADING = re.compile(r"^(\s*)([-+=>]|\d+(?=[.)]))", re.MULTILINE)
+_INLINE = re.compile(r"([\\`*_{}\[\]<>|~#!$&])")
+_LEADING = re.compile(r"^([ \t]*\d*)(?:(?<!\d)([-+=])|(?<=\d)([.)]))", re.MULTILINE)
 _SPACE = re.compile(r"\s+")
 PAGE = 200
 
@@ -164,10 +164,10 @@ def _struck(memory: Memory) -> str:
 
 def line(text: str) -> str:
     """A text as one line of Markdown that says just this text."""
-    return _LEADING.sub(r"\1\\\2", _INLINE.sub(r"\\\1", _SPACE.sub(" ", text).strip()))
+    return _LEADING.sub(r"\1\\\2\3", _INLINE.sub(r"\\\1", _SPACE.sub(" ", text).strip()))
 
 
 def _quoted(text: str) -> str:
     """A text of several lines as a quotation."""
-    escaped = _LEADING.sub(r"\1\\\2", _INLINE.sub(r"\\\1", text.strip()))
+    escaped = _LEADING.sub(r"\1\\\2\3", _INLINE.sub(r"\\\1", text.strip()))
     return "\n".join(f"> {row}".rstrip() for row in escaped.splitlines())
