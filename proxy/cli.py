@@ -18,7 +18,7 @@ from proxy.config import ConfigError
 from proxy.console import Session, command
 from proxy.console import fail as _fail
 from proxy.cubes_cli import cubes
-from proxy.measure import evaluation
+from proxy.measure import bench, evaluation
 from proxy.moving import moving
 
 T = TypeVar("T")
@@ -45,6 +45,7 @@ main.add_command(keys)
 main.add_command(memories)
 main.add_command(cubes)
 main.add_command(evaluation)
+main.add_command(bench)
 for _moving in moving.commands.values():
     main.add_command(_moving)
 

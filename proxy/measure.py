@@ -1,4 +1,4 @@
-"""The commands that measure: `memrelay eval …` (what is found again)."""
+"""The commands that measure: `memrelay eval …` (what is found again) and `memrelay bench retrieval` (how fast)."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def evaluation() -> None:
     """How much of what was said is found again."""
 
 
+@click.group("bench")
+def bench() -> None:
+    """How fast it is."""
+
+
 _OPTIONS = (
     click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path)),
     click.option("--conversations", default="", metavar="0,1,…", help="Only these, counted from 0."),
@@ -31,6 +36,7 @@ _OPTIONS = (
     click.option("--embedder", metavar="NAME", help="Overrides memory.embedder."),
     click.option("--no-names", is_flag=True, help="Store no speaker's name; the texts stay as they are."),
     click.option("--baselines", is_flag=True, help="Also BM25, dense and LanceDB's hybrid (RRF) on the same texts."),
+    click.option("--peer-python", default="", metavar="PATH", help="A Python that has mem0, for one more baseline."),
     click.option("--keep", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Keep the data here."),
 )
 
@@ -83,6 +89,7 @@ def _run(session: Session, name: str, path: Path, how: Callable[[Any], Iterator[
             conversations=_numbers(given["conversations"], len(talks)),
             sample=given["sample"] or 0,
             baselines=given["baselines"],
+            peer_python=given["peer_python"],
         )
         with run.temporary(config, given["keep"]) as alone, _progress() as progress:
             result = asyncio.run(run.measure(alone, talks, options, progress))
@@ -90,6 +97,39 @@ def _run(session: Session, name: str, path: Path, how: Callable[[Any], Iterator[
         fail(str(error))
     body = {"benchmark": name, **result}
     session.answer(body, lambda console: _show(console, body))
+
+
+@command(bench, "retrieval")
+@click.option("--memories", "sizes", type=click.IntRange(min=1), multiple=True, help="How many; default: 1000 10000.")
+@click.argument("more", type=click.IntRange(min=1), nargs=-1, metavar="[MORE]...")
+@click.option("--questions", type=click.IntRange(min=1), default=200, show_default=True)
+@click.option("--peer-python", default="", metavar="PATH", help="A Python that has mem0, to compare with.")
+def retrieval(
+    session: Session, sizes: tuple[int, ...], more: tuple[int, ...], questions: int, peer_python: str
+) -> None:
+    """One question among so many memories: milliseconds with its embedding, and mem0's in the same run."""
+    from proxy.evaluation import latency, run
+    from proxy.evaluation.talk import BadData
+
+    chosen = (*sizes, *more) or (1000, 10_000)
+    try:
+        with run.temporary(session.config, None) as alone, _progress() as progress:
+            body = asyncio.run(latency.measure(alone, chosen, questions, peer_python, progress))
+    except BadData as error:
+        fail(str(error))
+    session.answer(body, lambda console: _show_retrieval(console, body))
+
+
+def _show_retrieval(console: Console, body: dict[str, Any]) -> None:
+    table = Table(box=None)
+    for title in ("memories", "", "p50 ms", "p95 ms", "CPU p50", "embed", "sql", "index", "rest"):
+        table.add_column(title, justify="right")
+    for row in body["rows"]:
+        for name in ("ours", "mem0"):
+            if given := row[name]:
+                timed = (*given["ms"].values(), given["cpu_ms"]["p50"], *given.get("parts_p50_ms", {}).values())
+                table.add_row(str(row["memories"]), name, *(f"{value:.1f}" for value in timed))
+    console.print(table)
 
 
 def _numbers(told: str, most: int) -> tuple[int, ...]:

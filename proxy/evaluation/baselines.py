@@ -20,7 +20,7 @@ from memory.pieces import label
 from memory.store import Found, Piece, Store
 from memory.types import Kind, Memory
 from memory.words import terms
-from proxy.evaluation import figures
+from proxy.evaluation import figures, peer
 from proxy.evaluation.figures import AT, Answer
 from proxy.evaluation.talk import Said, Talk
 
@@ -82,6 +82,21 @@ async def measure(talks: Sequence[Talk], store: Store, embedder: Embedder, progr
                 answers[name].append(Answer(asked, tuple(dict.fromkeys(found))[: AT[-1]], ms=ms))
         await store.drop(cube, keep=None)
     return [row(name, given) for name, given in answers.items()]
+
+
+async def mem0(talks: Sequence[Talk], python: str, progress: Progress) -> dict[str, Any]:
+    """mem0's row. Raises BadData when `python` has no mem0."""
+    answers: list[Answer] = []
+    total = sum(len(talk.questions) for talk in talks)
+    async with peer.started(python) as other:
+        for number, talk in enumerate(talks):
+            progress("mem0: learning", number, len(talks))
+            await other.add(talk.name, [(text.key, text.text) for text in texts(talk)])
+            for asked in talk.questions:
+                progress("mem0: asking", len(answers), total)
+                keys, ms, cpu_ms = await other.search(talk.name, asked.text, _DEPTH)
+                answers.append(Answer(asked, tuple(dict.fromkeys(keys))[: AT[-1]], ms=ms, cpu_ms=cpu_ms))
+    return row("mem0", answers)
 
 
 def row(name: str, answers: Sequence[Answer]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from memory.turns import Place
 from memory.types import Hit, Turn, stable_id
 from proxy import app, db, inject
 from proxy.config import Config
-from proxy.evaluation import baselines, figures
+from proxy.evaluation import baselines, figures, peer
 from proxy.evaluation.figures import AT, BUDGETS, Answer
 from proxy.evaluation.talk import UNANSWERABLE, Asked, Said, Talk
 from proxy.tasks import Work
@@ -47,6 +47,7 @@ class Options:
     conversations: tuple[int, ...] = ()
     sample: int = 0
     baselines: bool = False
+    peer_python: str = ""  # an interpreter that has mem0, for one more baseline
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,8 @@ async def measure(config: Config, talks: Sequence[Talk], options: Options, progr
         }
         if options.baselines:
             result["baselines"] = await baselines.measure(talks, parts.store, embedder, progress)
+            if python := peer.interpreter(options.peer_python):
+                result["baselines"].append(await baselines.mem0(talks, python, progress))
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,55 @@ def test_baselines_see_the_same_texts(run: Any) -> None:
     body = answer(run("locomo", [GARDEN, ENGINES], "--baselines", "--json"))
     assert [row["name"] for row in body["baselines"]] == ["BM25", "dense", "LanceDB hybrid"]
     assert {(row["n"], row["recall"]["5"]) for row in body["baselines"]} == {(3, 1.0)}
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> str:
+    """An interpreter whose mem0 finds whatever was put in, first things first."""
+    path = tmp_path / "python"
+    path.write_text(
+        f"""#!{sys.executable}
+import json, sys
+kept = {{}}
+print("{{}}", flush=True)
+for line in sys.stdin:
+    asked = json.loads(line)
+    mine = kept.setdefault(asked["user"], [])
+    mine += [key for key, _ in asked.get("texts", [])]
+    print(json.dumps({{"keys": mine[: asked.get("limit", 0)], "ms": 7.0, "cpu_ms": 5.0}}), flush=True)
+"""
+    )
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_peer_is_measured_on_the_same_texts(run: Any, stand_in: str) -> None:
+    body = answer(run("locomo", [GARDEN, ENGINES], "--baselines", "--peer-python", stand_in, "--json"))
+    row = body["baselines"][3]
+    assert (row["name"], row["n"], row["latency_ms"]) == ("mem0", 3, {"p50": 7.0, "p95": 7.0})
+    assert row["recall"]["1"] == pytest.approx(2.5 / 3, abs=1e-5)  # D1:1 comes first in both
+    assert row["per_category"]["adversarial"]["recall"]["1"] == 0.0  # D1:2 is second
+
+
+def test_an_interpreter_without_mem0_is_named(run: Any) -> None:
+    refused = run("locomo", [ENGINES], "--baselines", "--peer-python", sys.executable)
+    assert refused.exit_code == 1
+    assert "cannot run mem0" in refused.stderr
+    assert "cannot start /no/python" in run("locomo", [ENGINES], "--baselines", "--peer-python", "/no/python").stderr
+
+
+def test_retrieval_is_timed_beside_a_peer(data: Path, stand_in: str) -> None:
+    words = ["bench", "retrieval", "--memories", "30", "60", "--questions", "3", "--data", str(data), "--json"]
+    body = answer(CliRunner().invoke(main, [*words, "--peer-python", stand_in]))
+    assert [row["memories"] for row in body["rows"]] == [30, 60]
+    for row in body["rows"]:
+        assert row["pieces"] >= row["memories"]
+        assert row["mem0"] == {"ms": {"p50": 7.0, "p95": 7.0}, "cpu_ms": {"p50": 5.0, "p95": 5.0}}
+        parts = row["ours"]["parts_p50_ms"]
+        assert set(parts) == {"embed", "sql", "index", "rest"}
+        assert 0 < parts["embed"] <= row["ours"]["ms"]["p95"]
+    alone = answer(CliRunner().invoke(main, words))
+    assert {row["mem0"] for row in alone["rows"]} == {None}
 
 
 def test_chosen_conversations_and_questions(run: Any) -> None:
