@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,14 +16,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from memory import sql
 from memory.cube import ensure, next_rev
+from memory.nodes import cut_out
 from memory.sql import Database
 from memory.types import Kind, Memory, Source, Status, Trust
 from memory.words import fold, squeeze
 
 _KEPT = (
-    *("text", "answer", "kind", "status", "entities", "tags", "event_time", "event_end", "valid_to", "pinned"),
-    *("confidence", "importance"),
-)
+    "text", "answer", "kind", "status", "entities", "tags", "event_time", "event_end", "valid_from", "valid_to", "pinned",
+    "confidence", "importance", "supersedes", "attributes", "sources",
+)  # fmt: skip
+_CLOSING = ("supersede", "merge", "correct")
 _EMPTY: dict[str, Any] = (
     dict.fromkeys(("text", "answer", "speaker", "slot", "digest"), "")
     | {name: [] for name in ("entities", "tags", "sources")}
@@ -50,7 +52,11 @@ def digest(text: str, answer: str = "") -> str:
 
 def from_row(row: sa.Row[Any]) -> Memory:
     """A row of `memories` as a value."""
-    r = row._mapping
+    return from_row_values(row._mapping)
+
+
+def from_row_values(r: Mapping[Any, Any]) -> Memory:
+    """The same from its columns."""
     return Memory(
         id=r["id"],
         cube=r["cube"],
@@ -131,6 +137,16 @@ async def _remember_before(connection: AsyncConnection, old: sa.Row[Any], action
     )
 
 
+async def link(
+    connection: AsyncConnection, cube: str, source: str, kind: str, target: str, weight: float = 1.0
+) -> None:
+    """Draw an edge; one that is there keeps its place."""
+    table = sql.edges
+    same = (table.c.cube == cube, table.c.source == source, table.c.kind == kind, table.c.target == target)
+    await connection.execute(sa.delete(table).where(*same))
+    await connection.execute(sa.insert(table).values(cube=cube, source=source, kind=kind, target=target, weight=weight))
+
+
 async def select(connection: AsyncConnection, *where: sa.ColumnElement[bool], limit: int | None = None) -> list[Memory]:
     """Memories in the order in which they were said."""
     table = sql.memories
@@ -138,13 +154,70 @@ async def select(connection: AsyncConnection, *where: sa.ColumnElement[bool], li
     return [from_row(row) for row in (await connection.execute(query)).all()]
 
 
-async def archive(connection: AsyncConnection, memory: Memory, *, at: float, valid_to: float) -> None:
-    """Take a memory that is no longer said out of retrieval; the value that it had closed holds again."""
-    await save(connection, memory.evolve(status=Status.ARCHIVED, valid_to=valid_to), action="archive", at=at)
-    table = sql.memories
-    closed = (table.c.cube == memory.cube, table.c.id == memory.supersedes, table.c.valid_to == memory.valid_from)
-    for before in await select(connection, *closed, table.c.status == Status.SUPERSEDED.value):
-        await save(connection, before.evolve(status=Status.ACTIVE, valid_to=None), action="restore", at=at)
+async def archive(
+    connection: AsyncConnection, memory: Memory, *, at: float, valid_to: float, action: str = "archive"
+) -> list[str]:
+    """Take a memory that is no longer said out of retrieval. What it had closed holds again, and of those that were merged
+    into it the earliest takes its place. Returns the ids of those."""
+    await save(connection, memory.evolve(status=Status.ARCHIVED, valid_to=valid_to), action=action, at=at)
+    table, edges = sql.memories, sql.edges
+    changed = sa.select(edges.c.target).where(
+        edges.c.cube == memory.cube, edges.c.source == memory.id, edges.c.kind == "updates"
+    )
+    closed = sa.or_(table.c.id == memory.supersedes, table.c.id.in_(changed))
+    back = []
+    for before in await select(connection, table.c.cube == memory.cube, closed):
+        ended_here = before.status is Status.SUPERSEDED and before.valid_to in (memory.valid_from, before.valid_from)
+        if ended_here or (before.status is Status.MERGED and before.supersedes == memory.id):
+            await _reopen(connection, before, at)
+            back.append(before.id)
+    into_it = (table.c.cube == memory.cube, table.c.supersedes == memory.id, table.c.status == Status.MERGED.value)
+    same = [other for other in await select(connection, *into_it) if other.id not in back]
+    for place, other in enumerate(same):
+        risen = (
+            other.evolve(status=Status.ACTIVE, supersedes=None) if not place else other.evolve(supersedes=same[0].id)
+        )
+        await save(connection, risen, action="restore", at=at)
+    return back + [other.id for other in same[:1]]
+
+
+async def _reopen(connection: AsyncConnection, memory: Memory, at: float) -> None:
+    """A memory as it was before something closed it."""
+    table = sql.history
+    here = (table.c.cube == memory.cube, table.c.memory == memory.id, table.c.action.in_(_CLOSING))
+    query = sa.select(table.c.before).where(*here).order_by(table.c.version.desc()).limit(1)
+    before = (await connection.execute(query)).scalar_one_or_none() or {}
+    restored = memory.evolve(
+        status=Status.ACTIVE,
+        valid_to=None,
+        supersedes=before.get("supersedes"),
+        attributes=before.get("attributes", memory.attributes),
+    )
+    await save(connection, restored, action="restore", at=at)
+
+
+async def _close_again(connection: AsyncConnection, memory: Memory, at: float) -> list[str]:
+    """A memory that was taken back holds again: what it closes is closed once more."""
+    if memory.status is not Status.ACTIVE:
+        return []
+    table, edges = sql.memories, sql.edges
+    from_here = (edges.c.cube == memory.cube, edges.c.source == memory.id, edges.c.kind == "updates")
+    ids = sa.select(edges.c.target).where(*from_here)
+    where = (table.c.cube == memory.cube, table.c.id.in_(ids), table.c.status == Status.ACTIVE.value)
+    closed = await select(connection, *where)
+    for old in closed:
+        ended = old.evolve(status=Status.SUPERSEDED, valid_to=memory.valid_from)
+        await save(connection, ended, action="supersede", at=at)
+    return [old.id for old in closed]
+
+
+async def _unlink(connection: AsyncConnection, memory: Memory) -> None:
+    """A memory that holds after all was not replaced by anything."""
+    edges, table = sql.edges, sql.memories
+    here = (edges.c.cube == memory.cube, edges.c.target == memory.id, edges.c.kind == "updates")
+    await connection.execute(sa.delete(edges).where(*here))
+    named = (table.c.cube == memory.cube, table.c.supersedes == memory.id, table.c.status != Status.MERGED.value)
+    await connection.execute(sa.update(table).where(*named).values(supersedes=None))
 
 
 async def forget(connection: AsyncConnection, cube: str, ids: Sequence[str], at: float) -> list[str]:
@@ -160,6 +233,7 @@ async def forget(connection: AsyncConnection, cube: str, ids: Sequence[str], at:
         await connection.execute(sa.update(table).where(here).values(status=Status.DELETED.value, rev=rev, **empty))
         for other in (sql.history, sql.vectors, sql.lineage):
             await connection.execute(sa.delete(other).where(other.c.cube == cube, other.c.memory == memory))
+        await cut_out(connection, cube, memory)
         done.append(memory)
     return done
 
@@ -261,6 +335,37 @@ class Memories:
             if not found:
                 return None
             return await save(connection, found[0].evolve(**changes), action="update", at=self._clock())
+
+        return await self._database.write(work)
+
+    async def undo(self, cube: str, memory: str) -> tuple[Memory, list[str]] | None:
+        """Take back the last change of a memory. One that was never changed is taken back itself (archived), and what it had
+        closed holds again. Undoing twice leaves things as they were. Returns it with the ids of the others that changed;
+        None: no such memory."""
+
+        async def work(connection: AsyncConnection) -> tuple[Memory, list[str]] | None:
+            at, table, history = self._clock(), sql.memories, sql.history
+            here = (table.c.cube == cube, table.c.id == memory, table.c.status != Status.DELETED.value)
+            row = (await connection.execute(sa.select(table).where(*here))).first()
+            if row is None:
+                return None
+            now = from_row(row)
+            query = (
+                sa.select(history.c.before)
+                .where(history.c.cube == cube, history.c.memory == memory, history.c.action != "cite")
+                .order_by(history.c.version.desc())
+            )
+            before = (await connection.execute(query.limit(1))).scalar_one_or_none()
+            if before is None:
+                others = await archive(connection, now, at=at, valid_to=at, action="undo")
+            else:
+                then = from_row_values({**row._mapping, **before})
+                await save(connection, then, action="undo", at=at, slot=row.slot)
+                others = await _close_again(connection, then, at) if now.status is Status.ARCHIVED else []
+                if then.status is Status.ACTIVE and now.status in (Status.SUPERSEDED, Status.MERGED):
+                    await _unlink(connection, then)
+            (after,) = await select(connection, *here)
+            return after, others
 
         return await self._database.write(work)
 

@@ -118,6 +118,20 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """What a statement does to earlier ones: `how` is ended, begun, replaced, corrected, done or cancelled.
+
+    The earlier ones are found by what they are `about` (words of the statement) or by their `slots`.
+    """
+
+    how: str
+    about: str = ""
+    slots: tuple[str, ...] = ()
+    old: str = ""  # of a correction: the wrong value, when it is named
+    new: str = ""  # of a correction: the right value
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """What extraction proposes; organising decides what becomes of it."""
 
@@ -134,6 +148,7 @@ class Candidate:
     confidence: float = 1.0
     importance: float = 0.5
     attributes: dict[str, Any] | None = None
+    changes: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -312,6 +312,7 @@ class Front:
             Route("/v1/memory/items", memory("items"), methods=["GET", "POST"]),
             Route("/v1/memory/items/{id}", memory("item"), methods=["GET", "PATCH", "DELETE"]),
             Route("/v1/memory/items/{id}/history", memory("history"), methods=["GET"]),
+            Route("/v1/memory/items/{id}/undo", memory("undo"), methods=["POST"]),
             Route("/v1/memory/search", memory("search"), methods=["POST"]),
             Route("/v1/memory/feedback", feedback("give"), methods=["POST"]),
             Route("/v1/memory/export", transfer("export"), methods=["GET"]),

@@ -153,6 +153,16 @@ class MemoryApi:
         changes = [asdict(change) for change in await self._memories.history(cube, wanted)]
         return _json({"object": "list", "data": changes, "has_more": False, "next": None})
 
+    async def undo(self, request: Request) -> Response:
+        """`POST /v1/memory/items/{id}/undo`: take back the last change of a memory."""
+        _, cube = await self._who(request, "memory:write")
+        wanted = request.path_params["id"]
+        done = await self._memories.undo(cube, wanted)
+        if done is None:
+            raise NotFound(f"there is no memory {wanted[:64]!r}")
+        await self._triggers.fire(MEMORY_WRITTEN, cube)
+        return _json({"id": wanted, "state": "stored", "item": item(done[0]), "changed": done[1]})
+
     async def search(self, request: Request) -> Response:
         """`POST /v1/memory/search`: {query, limit?, kinds?, tag?, since?, until?}."""
         _, cube = await self._who(request, "memory:read")

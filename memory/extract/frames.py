@@ -36,7 +36,7 @@ _WHOLE = re.compile(
     r"|(?:^|请|帮我|帮忙|给我|麻烦|把|将|再)[^，。！？\n]{0,16}(?:翻译|译成|译为|润色|改写|修改|改得|改成|改为|缩写|扩写|总结|概括|续写|仿写|校对|纠正|仿照)"
     r"|^(?:翻译|润色|改写|修改|总结|概括|续写|仿写|校对|纠正|造句)"
     r"|扮演|假装|角色扮演|开个?玩笑|开玩笑的|逗你的|^[，,]?(?:现在)?你(?:现在|将|就|要|来)?(?:是|当|作为)(?!不是|否|谁|哪|怎|什么|说|我)"
-    r"|错别字|错字|一段(?:文字|文本|话|材料)|\b(?:lyrics|riddle)\b"
+    r"|错别字|(?<![打写])错字|一段(?:文字|文本|话|材料)|\b(?:lyrics|riddle)\b"
     r"|(?:下面|以下|下列|这)(?:这|的)?(?:段|句|篇|个|首)?(?:话|句子|文字|文章|段落|短文|课文|对话)",
     re.IGNORECASE,
 )
@@ -55,8 +55,11 @@ _ONWARD = re.compile(
 )
 _OWN_LEAD = re.compile(
     r"^\W*(?:(?:some |more |my )?(?:background|context)|about me|btw|by the way|fyi|p\.?s|update|(?:good|bad|big|great|other) news|news|note|also|reminder|"
-    r"to-?do|confession|fun fact|(?:my |the )?(?:situation|profile)|背景|补充(?:一下)?|另外|更新|好消息|坏消息|关于我|我的情况|情况|备注|自我介绍|待办|说明|顺便说一下)\W*$",
+    r"to-?do|confession|fun fact|(?:my |the )?(?:situation|profile)|(?:(?:quick|big|small|little|minor|short|brief|important) )?(?:intro|introduction|heads-?up|change of plans?|change|changes|fix)|(?:funny|weird|strange|odd) how [\w ]{1,40}|背景|补充(?:一下)?|另外|更新|好消息|坏消息|关于我|我的情况|情况|备注|自我介绍|待办|说明|通知(?:一下)?|顺便说一下)\W*$",
     re.IGNORECASE,
+)
+_FIX = re.compile(
+    r"^\W*(?:(?:small|quick|little|minor|one) )?(?:correction|typo|fix|更正|纠正|笔误)(?:一下)?\W*$", re.IGNORECASE
 )
 _COLON = re.compile(r"[:：](?!\d|//)")
 
@@ -77,7 +80,9 @@ def spoken(text: str) -> list[str]:
         if _ONWARD.search(sentence):
             break
         head = _COLON.split(sentence, maxsplit=1)
-        if len(head) == 2 and not _OWN_LEAD.match(head[0]):
+        if len(head) == 2 and _FIX.match(head[0]) and head[1].strip():
+            pass  # what it corrects is for others to say
+        elif len(head) == 2 and not _OWN_LEAD.match(head[0]):
             if not head[1].strip():  # what follows on the next lines is somebody's text
                 break
             sentence = head[0]

@@ -14,7 +14,7 @@ _MACROS = {
     r"typically|basically|kind of|mildly|super|pretty|living proof|about to be|almost|nearly|a bit|slightly|violently|partially|fully)\s+)*",
     "IAM": r"(?:I'm|I am|im)\s+",
     "WE": r"(?:I|we)(?:'ve| have)?\s+",
-    "HAVE": r"(?:(?:I|we)\s+(?:\w+ly\s+)?(?:have|own|got|adopted)|(?:I've|we've|I have|we have)\s+(?:got|adopted))\s+",
+    "HAVE": r"(?:(?:I|we)\s+(?:\w+ly\s+|also\s+|now\s+|still\s+)?(?:have|own|got|adopted)|(?:I've|we've|I have|we have)\s+(?:got|adopted))\s+",
     "ADJ": r"(?!(?:that|of|about|for|with|in|on|and|to|where|whose|other|my|the)\b)[\w-]+\s+",
     "NAME": r"(?-i:[A-ZÀ-ÞŠŽ][\w'.-]*(?:\s+[A-ZÀ-ÞŠŽ][\w'-]*){0,3})",
     "NUM": r"(?:\d{1,3}|an?|one|two|three|four|five|six|seven|eight|nine|ten|twin)",
@@ -36,7 +36,7 @@ _MACROS = {
     r"indian|pakistani|bangladeshi|chinese|taiwanese|japanese|korean|vietnamese|thai|filipino|filipina|indonesian|malaysian|"
     r"singaporean|mexican|brazilian|argentinian|chilean|colombian|peruvian|cuban|egyptian|nigerian|kenyan|ghanaian|ethiopian|"
     r"moroccan|south african|israeli|iranian|iraqi|lebanese|syrian|saudi|kiwi)",
-    "JOB": r"(?:\w+ (?:engineer|developer|manager|designer|analyst|scientist|teacher|nurse|doctor|driver|assistant|officer|technician|therapist)|engineer|"
+    "JOB": r"(?:\w+ (?:engineer|developer|manager|designer|analyst|scientist|teacher|nurse|doctor|driver|assistant|officer|technician|therapist|instructor|specialist|coordinator|operator|adviser|advisor|trainee|lead)|engineer|"
     r"developer|programmer|designer|architect|teacher|lecturer|professor|tutor|nurse|doctor|physician|surgeon|dentist|pharmacist|"
     r"vet|veterinarian|paramedic|midwife|psychologist|psychiatrist|therapist|counsell?or|physiotherapist|lawyer|attorney|solicitor|paralegal|judge|"
     r"accountant|auditor|banker|economist|analyst|consultant|manager|director|ceo|cto|founder|entrepreneur|freelancer|contractor|"
@@ -142,6 +142,7 @@ _RULES = (
     _identity(r"I was born(?: and (?:raised|bred))? in\s+(?P<e>{NAME})", "origin"),
     _identity(r"I\s+{ADV}(?:work|worked)(?:\s+(?:full|part)[- ]time)?\s+as\s+(?:an?|the|head)\s+\w+", "job"),
     _identity(r"I\s+{ADV}work(?:\s+(?:full|part)[- ]time|\s+remotely)?\s+(?:for|at)\s+(?!home\b|night|best\b|my desk|least\b|all\b|free\b|\d|it\b|that\b|me\b|you\b)(?P<e>{NAME})?\s*\w*", "employer", _p(rf"\bI worked\b|{_VAGUE.pattern}")),
+    _identity(r"(?:I|I'm|I am|I'll be|I've|I have)\s+{ADV}(?:start(?:ed|ing)?(?: (?:work|working|a new job|my new job|a job))? (?:at|with)|join(?:ed|ing)?|(?:been |got |was )?hired (?:by|at))\s+(?P<e>{NAME})", "employer", _p(rf"{_VAGUE.pattern}|\b(?:call|meeting|group|chat|discord|server|queue|waitlist|you)\b")),
     _identity(r"I\s+{ADV}work(?:\s+(?:full|part)[- ]time)?\s+in\s+(?!progress|the morning|the evening|silence|peace|batches|groups)(?:an?\s+|the\s+)?(?P<e>{NAME})?\w*", "", _VAGUE),
     _identity(r"my\s+(?:job|profession|occupation|day job)\s+is\s+(?!to\b.*\byou\b|boring|hard|stress|kill|great|ok|fine|driving)\w+", "job"),
     _identity(r"{IAM}{ADV}(?:(?:an?|the)\s+)(?:(?!(?:bad|good|terrible|huge|big|great)\b)[\w-]+\s+){0,3}?{JOB}{END}", "job", _p(r"\bnot an?\b|\b(?:fan|like an?)\b")),
@@ -150,14 +151,22 @@ _RULES = (
     _identity(r"I\s+{ADV}(?:run|own)\s+(?:an?|my own)\s+(?:[\w-]+\s+){0,3}?(?:bakery|company|business|restaurant|cafe|café|shop|store|farm|studio|startup|agency|clinic|practice|salon|gym|hotel|bar|brewery|firm|school|consultancy)\b", "job"),
     _identity(r"(?:(?:I|we)\s+{ADV}(?:live|reside)|(?:I've|we've|I have|we have)\s+{ADV}(?:lived|been living))\s+(?:in|near|outside|just outside)\s+(?:an?\s+(?:[\w-]+\s+){0,3}?(?:town|village|city|suburb|flat|apartment|house|farm|studio|condo|cabin|island)|(?:(?:the|downtown|central|northern|southern|eastern|western|north|south|east|west|rural|upstate)\s+)*(?P<e>{NAME}))", "home.city", _VAGUE),
     _identity(r"(?:{IAM}|we're\s+|we are\s+){ADV}(?:living|based|located|residing)\s+(?:in|near|out of)\s+(?P<e>{NAME})", "home.city"),
-    _identity(r"my\s+(?:home ?town|home city|home)\s+is\s+(?P<e>{NAME})", "home.city"),
+    _identity(r"my\s+(?:home ?town|home city|home)\s+is\s+(?:now\s+)?(?P<e>{NAME})", "home.city"),
+    _identity(r"(?P<e>{NAME})\s+(?:is|has become|became)\s+(?:now\s+)?(?:my|our)\s+(?:new\s+)?home\b(?!\s+(?:away|page|screen|team))", "home.city"),
     _identity(r"(?:{IAM}{ADV}from|I\s+(?:{ADV}(?:come|hail) from|grew up in|was raised in))\s+(?:(?:the|a|an|small|tiny|village|town|city|in|near|northern|southern|eastern|western|of)\s+){0,6}(?P<e>{NAME})", "origin", _p(r"\bfrom (?:the )?(?:future|past)")),
     _identity(r"{IAM}{ADV}(?:an?\s+)?(?:half[- ]|part[- ])?{PEOPLE}(?:\s+citizen)?{END}", "nationality"),
     _identity(r"{IAM}{ADV}(?:happily\s+|newly\s+|recently\s+)?(?:married|divorced|widowed|engaged|single)\b(?!\s+in\b)", "marital"),
+    _identity(r"I\s+{ADV}have\s+a\s+(?:new\s+|lovely\s+|wonderful\s+)?(?:girlfriend|boyfriend|partner|fianc[ée]e?|wife|husband)\b(?!\s+(?:who (?:is|was) an?))", "marital"),
     _identity(r"{IAM}{ADV}(?:\w+ (?:weeks|months) )?pregnant\b", "pregnancy"),
     _identity(r"{IAM}(?:an?|the)\s+(?:[\w-]+\s+)?(?:mother|father|mom|mum|dad|parent|grandmother|grandfather|grandparent)(?:\s+of\b|{END})", "parent"),
     _identity(r"(?:my|our)\s+{PARTNER}(?:'s)?\s+(?:(?:full |first )?name\s+is|is (?:called|named))\s+(?P<e>{NAME})", "partner.name"),
     _identity(r"(?:my|our)\s+(?:(?:older|younger|little|big|eldest|oldest|youngest|twin|baby|late|middle)\s+)?{KIN}(?:'s|s')?\s+(?:(?:full |first )?names?\s+(?:is|are)|(?:is|are) (?:called|named))\s+(?P<e>{NAME})"),
+    _identity(r"(?:my|our)\s+(?:new\s+|old\s+)?(?:boss|manager|landlord|landlady|doctor|gp|dentist|therapist|teacher|neighbou?r|co-?worker|colleague|supervisor|trainer|coach|friend)(?:'s|s')?\s+(?:(?:full |first )?names?\s+is|is (?:called|named))\s+(?P<e>{NAME})"),
+    _identity(r"(?:my|our)\s+(?:new\s+|current\s+)?(?:phone|mobile|cell|cell ?phone|telephone)\s*number\s+is\s+(?:now\s+)?(?P<e>\+?\d[\d ()-]{4,})", "phone.number"),
+    _identity(r"(?:my|our)\s+(?:new\s+|current\s+|personal\s+|private\s+)?e-?mail(?:\s+address)?\s+is\s+(?:now\s+)?(?P<e>[\w.+-]+@[\w.-]+\w)", "email"),
+    _identity(r"(?:my|our)\s+work\s+e-?mail(?:\s+address)?\s+is\s+(?:now\s+)?(?P<e>[\w.+-]+@[\w.-]+\w)", "email.work"),
+    _identity(r"(?:my|our)\s+(?:new\s+|current\s+|home\s+|postal\s+)*address\s+is\s+(?:now\s+)?(?P<e>\d+\w?\s+(?-i:[A-Z])[\w' ]+|(?-i:[A-Z])[\w' ]+\d+\w?)", "address"),
+    _identity(r"(?:my|our)\s+(?:{ADJ}){0,2}?{PET}\s+is\s+an?\s+(?:{ADJ}){0,3}?(?:labrador|(?:golden )?retriever|poodle|beagle|husky|terrier|corgi|dachshund|bulldog|shepherd|spaniel|dalmatian|collie|pug|tabby|siamese|persian|maine coon|ragdoll|mix|mutt|rescue)\b"),
     _identity(r"(?:my|our)\s+{PARTNER},?\s+(?P<e>{NAME}),?\s+(?:is|has|and|works|lives|loves|likes|hates|can't|doesn't)\b", "partner.name"),
     _identity(r"(?:my|our)\s+(?:(?:older|younger|little|big|eldest|oldest|youngest|twin|baby|middle)\s+)?{KIN},?\s+(?P<e>{NAME})(?:\s+and\s+{NAME})?,?\s+(?:is|are|has|have|works?|lives?|loves?|likes?|hates?|stud(?:y|ies)|plays?|turns?|was|can't|doesn't)\b"),
     _identity(r"(?:my|our)\s+(?:(?:older|younger|little|big|eldest|oldest|youngest|twin|baby|middle)\s+)?{KIN}\s+(?:(?:is|are)\s+{ADV}(?:allergic|vegan|vegetarian|diabetic|pregnant|from\b|\d{1,2}\b|turning \d|an?\s+(?:[\w-]+\s+){0,2}?{JOB}{END}|retired|autistic|lactose|gluten)|works? (?:as|at|for|in)\b|lives? in\b|speaks?\b|stud(?:y|ies)\b|has\s+{CONDITION}|was born|turns? \d)"),
@@ -195,7 +204,7 @@ _RULES = (
     # events
     _rule(Kind.EVENT, r"(?:I|we)(?:'ve|\s+have)?\s+{ADV}(?:moved|relocated)\s+(?:back\s+)?to\s+(?:the\s+)?(?P<e>{NAME})", "home.city", when="due", importance=0.7),
     _rule(Kind.EVENT, r"I(?:'ve|\s+have)?\s+(?:just|recently)\s+(?:started|got|accepted|landed|began|begun)\s+(?:an?|my)\s+(?:new\s+)?(?:job|position|role|internship|degree|apprenticeship|promotion)\b", when="due"),
-    _rule(Kind.EVENT, r"(?:(?:I|we)|my\s+{KIN}\s+(?:{NAME}\s+)?and\s+I)\s+{ADV}{PAST}\b", when="past", veto=_p(rf"{_TECH.pattern}|\byou\b|\b{{PAST}}\s+(?:it|that|those|them|this)\b|\b(?:there|here|used to|approach|option|in the news|on the news|an article|a tweet|a post)\b")),
+    _rule(Kind.EVENT, r"(?:(?:I|we)|my\s+{KIN}\s+(?:{NAME}\s+)?and\s+I|(?-i:[A-ZÀ-Þ][\w-]+)\s+and\s+I)\s+{ADV}{PAST}\b", when="past", veto=_p(rf"{_TECH.pattern}|\byou\b|\b{{PAST}}\s+(?:it|that|those|them|this)\b|\b(?:there|here|used to|approach|option|in the news|on the news|an article|a tweet|a post)\b")),
     _rule(Kind.EVENT, r"(?:{IAM}|we're\s+|we are\s+|my\s+{KIN}\s+(?:{NAME}\s+)?and I are\s+){ADV}{COMING}\b", when="future", veto=_p(rf"{_TECH.pattern}|\byou\b|\b(?:it|that|those|there|them)\b")),
     _rule(Kind.EVENT, r"(?:I|we)(?:'ve got|\s+{ADV}have|'ll have|\s+will have)\s+(?:an?|my|our|the|another)\s+(?:[\w'-]+\s+){0,4}?{DATE_NOUN}\b", when="future", veto=_TECH),
     _rule(Kind.EVENT, r"(?:my|our)\s+(?:[\w'-]+\s+){0,3}?{DATE_NOUN}(?:\s+(?:to|with|for|at|of|in)\s+[\w' ]{1,30}?)?\s+(?:is|was|will be|starts|got moved|has been moved)\b", when="due", veto=_p(rf"{_TECH.pattern}|\bbirthday\b|is (?!(?:on|in|at|next|this|tomorrow|scheduled|booked|set|due|\d))")),
@@ -218,7 +227,9 @@ _CUT = re.compile(
 )
 
 _GLUE = "\ue000"  # stands for the blank in "my wife and I", which must not be cut
-_TWO = re.compile(r"\b((?:my|our) [\w-]+(?: (?-i:[A-Z])[\w-]+)?) and I\b", re.IGNORECASE)
+_TWO = re.compile(
+    r"\b((?:my|our) [\w-]+(?: (?-i:[A-Z])[\w-]+)?|(?:^|(?<=[,;] ))(?-i:[A-ZÀ-Þ][\w-]+)) and I\b", re.IGNORECASE
+)
 
 
 def _clauses(sentence: str) -> list[str]:
@@ -230,7 +241,7 @@ ENGLISH = Language(
     first_person=re.compile(r"\b(?:I|I'm|im|my|me|we|our|we're)\b", re.IGNORECASE),
     guard=_p(
         r"\b(?:if (?:I|we|my|someone|you)|suppos(?:e|ing)|imagin(?:e|ing)|what if|as if|as though|I wish|were I|let's say|hypothetically|assuming|assume I|in theory)\b"
-        r"|\b(?:I'd|I would|we'd|we would)\b(?! (?:\w+ )?rather\b)"
+        r"|\b(?:I'd|I would|we'd|we would)\b(?! (?:(?:\w+ )?rather|(?:never )?say)\b)"
         r"|\b(?:not sure|don't know|dunno|maybe|perhaps|might|probably|possibly|I guess|can't tell|can't decide|wonder(?:ing)?|unsure|not certain|I doubt|I feel like)\b"
         r"|\b(?!(?:i|we|good|bad|that|easier)\b)[\w]+(?:'s)?\s+(?:once |always |just |also |often |keeps? )?(?:said|says|saying|told|tells|thinks?|claims?|claimed|believes?|insists?|argues?|wrote|writes|quoted)\b"
         r"|\bin (?:my|the) (?:novel|story|dream|game|book|essay|poem|script|example)\b|\bmy (?:character|protagonist)\b|\bhow (?:do|would|can) (?:I|you) say\b|\b(?:lyrics?|slogans?|riddle|tagline)\b|\b(?:which|what) (?:movie|film|song|book|show)\?"
@@ -241,7 +252,7 @@ ENGLISH = Language(
         r"fyi|just so you know|for (?:context|reference|the record|what it's worth)|as you know|you know|haha|lol|thanks|thank you|thx|anyway|anyways|honestly|"
         r"in fact|currently|now|right now|these days|nowadays|unfortunately|sadly|luckily|finally|great|sorry|cool|perfect|nice|first of all|first|one more thing|"
         r"another thing|i think you should know that|note that|remember that|please remember that|please remember|remember|please note that|keep in mind that|the thing is|"
-        r"to be honest|tbh|there|everyone|all|plus|additionally|besides|in general|generally|personally|as a kid|because|since|as|today|guess what|update)\b[\s,.!:–-]*)+"
+        r"to be honest|tbh|there|everyone|all|plus|additionally|besides|in general|generally|personally|as a kid|because|since(?!\s+(?:last|this|yesterday|then|early|late|mid|\w+day\b|\d|january|february|march|april|may|june|july|august|september|october|november|december|spring|summer|autumn|winter)\b)|as|today|guess what|update|(?:small |quick |minor )?correction)\b[\s,.!:–-]*)+"
     ),
     clauses=_clauses,
     standing=_STANDING,
