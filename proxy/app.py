@@ -288,7 +288,7 @@ class Front:
         self._transfer = TransferApi(
             auth=parts.auth,
             grants=parts.grants,
-            mover=Mover(parts.config, parts.database, parts.triggers, parts.embedder.id, self._clock),
+            mover=Mover(parts.config, parts.database, parts.triggers, parts.embedder, self._clock),
             settings=parts.config.sessions,
             most=parts.config.limits.import_bytes,
         )

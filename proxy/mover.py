@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from memory.models import Embedder
 from memory.sql import Database
 from memory.transfer import Adopter, Archive, Document, Imported, Importer, Limits, Target, sniff
 from proxy import __version__
@@ -26,14 +27,14 @@ _STALE_S = 3600.0
 
 
 class Mover:
-    """Made once per process. `embedder`: the id of the one in use, for the vectors in an archive."""
+    """Made once per process. `embedder`: the one in use, for the vectors in an archive."""
 
     def __init__(
         self,
         config: Config,
         database: Database,
         triggers: Triggers,
-        embedder: str,
+        embedder: Embedder,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._folder = config.folder / FOLDER

@@ -102,7 +102,7 @@ class _Parts:
         self.database = database
         fired = triggers.Triggers(queue, triggers.table(debounce_s=0.0))
         embedder = embed.make(config.memory.embedder, config.folder / "models")
-        self.mover = Mover(config, database, fired, embedder.id)
+        self.mover = Mover(config, database, fired, embedder)
 
     async def cube(self, named: str | None, principal: str | None) -> tuple[str, str]:
         """(cube, owner): the one that was named, a principal's own, or the only one there is."""

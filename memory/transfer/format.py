@@ -24,7 +24,7 @@ VECTOR_ROWS, VECTOR_DATA = "vectors/rows.jsonl", "vectors/data.f32"
 BLOBS = "blobs/"
 BLOB = re.compile(r"blobs(?:/[A-Za-z0-9_][A-Za-z0-9._-]{0,127}){1,6}")
 FAR = 253_402_300_799.0  # the last second of the year 9999
-LONG_AGO = -62_135_596_800.0  # the first of the year 1
+DEEPEST = 32  # levels of a memory's attributes
 
 
 class Refused(Exception):
@@ -48,9 +48,11 @@ class Limits:
 Id = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]{1,512}\Z")]
 Name = Annotated[str, Meta(pattern=r"^[a-z_]{1,64}\Z")]
 Stored = Annotated[float, Meta(ge=0, le=FAR)]  # when something was said or written down
-Moment = Annotated[float, Meta(ge=LONG_AGO, le=FAR)]  # when something happens
+Moment = Annotated[float, Meta(ge=-FAR, le=FAR)]  # when something happens
 Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
+Small = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Short = Annotated[str, Meta(max_length=512)]
 Flag = Annotated[int, Meta(ge=0, le=1)]
 
 
@@ -64,8 +66,8 @@ class TurnRow(_Row, frozen=True, kw_only=True):
     id: Id
     session: Id
     key: Id
-    position: str = ""
-    tail: str = ""
+    position: Short = ""
+    tail: Short = ""
     user_text: str
     assistant_text: str
     speaker: str = ""
@@ -81,9 +83,9 @@ class TurnRow(_Row, frozen=True, kw_only=True):
 class SourceRow(_Row, frozen=True, kw_only=True):
     """Which turn, and which side of it. `turn` is empty for what no turn taught."""
 
-    turn: str
-    session: str
-    role: str
+    turn: Short
+    session: Short
+    role: Short
 
 
 class Before(_Row, frozen=True, kw_only=True, omit_defaults=True):
@@ -111,7 +113,7 @@ class Before(_Row, frozen=True, kw_only=True, omit_defaults=True):
 class ChangeRow(_Row, frozen=True, kw_only=True):
     """One entry of a memory's history."""
 
-    version: Count
+    version: Small
     at: Stored
     action: Name
     before: Before | None = None
@@ -140,7 +142,7 @@ class MemoryRow(_Row, frozen=True, kw_only=True):
     trust: Trust
     confidence: Share = 1.0
     importance: Share = 0.5
-    uses: Count = 0
+    uses: Small = 0
     last_used_at: Stored | None = None
     pinned: Flag = 0
     attributes: dict[str, Any] | None = None

@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from memory import sql
 from memory.cube import ensure, next_rev
 from memory.memories import digest, save
+from memory.models import Embedder
 from memory.sql import Database
 from memory.transfer import cleaning
 from memory.transfer.format import BLOBS, EdgeRow, Limits, MemoryRow, NodeRow, TurnRow, VectorRow
@@ -33,7 +34,7 @@ from memory.transfer.outcome import Imported
 from memory.transfer.reading import Reading
 from memory.types import Memory, Source, Status, Trust, stable_id
 
-PAGE = 500
+PAGE = 250
 ONE_COMMIT_ROWS, ONE_COMMIT_BYTES = 10_000, 64 << 20
 Progress = Callable[[int, int], None]  # done, in all (bytes while verifying, then rows)
 Write = Callable[[AsyncConnection], Awaitable[Imported]]
@@ -53,10 +54,11 @@ class Target:
 
 
 class Importer:
-    """Imports archives. `embedder`: the id of the one in use here; `blobs(cube)`: where a cube's other forms lie."""
+    """Imports archives. `embedder`: the one in use here, None to take no vectors over; `blobs(cube)`: where a cube's other
+    forms lie."""
 
     def __init__(
-        self, database: Database, embedder: str, blobs: Callable[[str], Path], limits: Limits | None = None
+        self, database: Database, embedder: Embedder | None, blobs: Callable[[str], Path], limits: Limits | None = None
     ) -> None:
         self._database = database
         self._embedder = embedder
@@ -68,6 +70,9 @@ class Importer:
         written), DatabaseError, OSError."""
         reading = await asyncio.to_thread(Reading, file, self._limits)
         await asyncio.to_thread(reading.verify, target.at, progress)
+        await asyncio.to_thread(
+            self._take_blobs, reading, target.cube
+        )  # caches: without their memory they are not used
         counts = reading.manifest.counts
         rows, size = sum(counts.values()), sum(member.size for member in reading.manifest.members)
         done = Imported()
@@ -90,7 +95,6 @@ class Importer:
                 number += 1
                 if progress is not None:
                     progress(min(number * PAGE, rows), rows)
-        await asyncio.to_thread(self._take_blobs, reading, target.cube)
         return replace(done, waiting=await self._waiting(target.cube))
 
     def _pages(self, reading: Reading, target: Target) -> Iterator[Write]:
@@ -103,9 +107,10 @@ class Importer:
             yield partial(_put_nodes, cube=target.cube, rows=nodes)
         for edges in _paged(reading.edges()):
             yield partial(_put_edges, cube=target.cube, rows=edges)
-        if reading.manifest.vectors is not None and reading.manifest.vectors.embedder == self._embedder:
-            for vectors in _paged(reading.vectors()):
-                yield partial(_put_vectors, cube=target.cube, embedder=self._embedder, rows=vectors)
+        vectors, embedder = reading.manifest.vectors, self._embedder
+        if vectors and embedder and (vectors.embedder, vectors.dimensions) == (embedder.id, embedder.dimensions):
+            for pieces in _paged(reading.vectors()):
+                yield partial(_put_vectors, cube=target.cube, embedder=embedder.id, rows=pieces)
 
     async def _waiting(self, cube: str) -> int:
         t = sql.turns

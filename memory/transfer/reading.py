@@ -19,6 +19,7 @@ from memory.transfer.container import Container
 from memory.transfer.format import (
     BLOB,
     BLOBS,
+    DEEPEST,
     FORMAT,
     MANIFEST,
     VECTOR_DATA,
@@ -145,14 +146,15 @@ class Reading:
             _once(turns, turn.id, "turns.jsonl")
             _once(seen, turn.key, "turns.jsonl")
         memories = set[str]()
-        wanted: dict[str, str] = {}
+        replaced: dict[str, str] = {}
         for memory in self._counted("memories.jsonl", self.memories()):
             _once(memories, memory.id, "memories.jsonl")
             self._verify_memory(memory, turns, latest)
             if memory.supersedes:
-                wanted[memory.supersedes] = memory.id
-        if lost := wanted.keys() - memories:
-            raise Refused(f"memories.jsonl: {wanted[lost.pop()][:64]} supersedes a memory that is not in the archive")
+                replaced[memory.id] = memory.supersedes
+        if lost := [one for one, other in replaced.items() if other not in memories]:
+            raise Refused(f"memories.jsonl: {lost[0][:64]} supersedes a memory that is not in the archive")
+        _no_circle("memories.jsonl", replaced, "supersedes itself")
         ends = self._verify_graph(memories)
         links = set[tuple[str, str, str]]()
         for edge in self._counted("edges.jsonl", self.edges()):
@@ -178,6 +180,9 @@ class Reading:
         for name in declared:
             if name not in needed and not BLOB.fullmatch(name):
                 raise Refused(f"member {name[:80]!r} does not belong into an archive")
+        folders = {name.rsplit("/", depth)[0] for name in self.blobs() for depth in range(1, name.count("/"))}
+        if both := sorted(folders & set(declared)):
+            raise Refused(f"member {both[0][:80]} is a file and a folder")
         total, done = sum(member.size for member in manifest.members), 0
         for member in manifest.members:
             hashed = hashlib.sha256()
@@ -219,8 +224,9 @@ class Reading:
         versions = [change.version for change in memory.history]
         if len(set(versions)) != len(versions):
             raise Refused(f"{name}: {memory.id[:64]} has a version twice")
-        if memory.supersedes == memory.id:
-            raise Refused(f"{name}: {memory.id[:64]} supersedes itself")
+        _plain_json(name, memory.id, memory.attributes)
+        for change in memory.history:
+            _plain_json(name, memory.id, change.before and change.before.attributes)
 
     def _verify_graph(self, memories: set[str]) -> set[str]:
         """Nodes have unique ids, none that a memory has, and parents in the archive. Returns all that an edge may join."""
@@ -228,6 +234,7 @@ class Reading:
         parents: dict[str, str] = {}
         for node in self._counted("nodes.jsonl", self.nodes()):
             _once(nodes, node.id, "nodes.jsonl")
+            _plain_json("nodes.jsonl", node.id, node.attributes)
             if node.parent:
                 parents[node.id] = node.parent
         if nodes & memories:
@@ -235,7 +242,7 @@ class Reading:
         for node_id, parent in parents.items():
             if parent not in nodes:
                 raise Refused(f"nodes.jsonl: the parent of {node_id[:64]} is not in the archive")
-        _no_circle(parents)
+        _no_circle("nodes.jsonl", parents, "is its own ancestor")
         return memories | nodes
 
     def _verify_vectors(self, memories: set[str]) -> None:
@@ -281,6 +288,21 @@ def _said_before(latest: float, member: str, row: str, *times: float) -> None:
         raise Refused(f"{member}: {row[:64]} has a time in the future; times are seconds since the epoch")
 
 
+def _plain_json(member: str, row: str, value: Any) -> None:
+    """Attributes are small JSON: no deep nesting, no numbers that a database cannot hold."""
+    level = [value]
+    for _ in range(DEEPEST):
+        inner: list[Any] = []
+        for each in level:
+            if isinstance(each, int) and not -(2**63) <= each < 2**63:
+                raise Refused(f"{member}: {row[:64]} holds a number that is too large")
+            inner += each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()
+        if not inner:
+            return
+        level = inner
+    raise Refused(f"{member}: {row[:64]} has attributes that are nested too deeply")
+
+
 def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
@@ -293,14 +315,14 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(entry)
 
 
-def _no_circle(parents: dict[str, str]) -> None:
+def _no_circle(member: str, parents: dict[str, str], says: str) -> None:
     done = set[str]()
     for start in parents:
         path = set[str]()
         at: str | None = start
         while at is not None and at not in done:
             if at in path:
-                raise Refused(f"nodes.jsonl: {at[:64]} is its own ancestor")
+                raise Refused(f"{member}: {at[:64]} {says}")
             path.add(at)
             at = parents.get(at)
         done |= path

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import tempfile
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -27,6 +28,7 @@ from memory.sql import Database
 from memory.transfer.format import (
     BLOB,
     BLOBS,
+    DEEPEST,
     FORMAT,
     MANIFEST,
     ROWS,
@@ -145,11 +147,11 @@ async def _spool_rows(
     total = len(turns) + len(memories) + len(nodes)
     done = 0
     async for page in _pages(connection, sql.turns, info.id, "id"):
-        await asyncio.to_thread(spools["turns.jsonl"].add_rows, [_plain_row(TurnRow, row) for row in page])
+        await asyncio.to_thread(spools["turns.jsonl"].add_rows, (_plain_row(TurnRow, row) for row in page))
         progress(done := done + len(page), total)
     async for page in _pages(connection, sql.memories, info.id, "id", sql.memories.c.status != Status.DELETED.value):
         changes = await _changes(connection, info.id, [row["id"] for row in page])
-        rows = [_memory_row(row, changes.get(row["id"], []), turns, memories) for row in page]
+        rows = (_memory_row(row, changes.get(row["id"], []), turns, memories) for row in page)
         await asyncio.to_thread(spools["memories.jsonl"].add_rows, rows)
         progress(done := done + len(page), total)
     async for page in _pages(connection, sql.nodes, info.id, "id"):
@@ -221,14 +223,18 @@ def _memory_row(row: dict[str, Any], changes: list[ChangeRow], turns: set[str], 
     return msgspec.convert(values | {"history": changes}, MemoryRow)
 
 
-def _clean(value: Any) -> Any:
-    """Without what JSON cannot carry and what no reader takes."""
+def _clean(value: Any, levels: int = DEEPEST) -> Any:
+    """As any reader takes it: no NUL and no half characters; a number beyond 64 bits, or what is nested too deeply, as text."""
     if isinstance(value, str):
         return whole(value).replace("\x00", "")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return str(value)
+    if isinstance(value, list | dict) and levels <= 1:
+        return _clean(json.dumps(value, ensure_ascii=False))
     if isinstance(value, list):
-        return [_clean(entry) for entry in value]
+        return [_clean(entry, levels - 1) for entry in value]
     if isinstance(value, dict):
-        return {_clean(key): _clean(entry) for key, entry in value.items()}
+        return {_clean(key): _clean(entry, levels - 1) for key, entry in value.items()}
     return value
 
 

@@ -82,7 +82,7 @@ async def exported(database: Database, folder: Path, **options: Any) -> bytes:
 
 async def imported(database: Database, archive: bytes, cube: str = CUBE, **options: Any) -> Imported:
     """Import into a cube, by the clock of a moment after the export."""
-    limits, embedder = options.pop("limits", Limits()), options.pop("embedder", "")
+    limits, embedder = options.pop("limits", Limits()), options.pop("embedder", None)
     importer = Importer(database, embedder, options.pop("blobs", no_blobs), limits)
     target = Target(**{"cube": cube, "owner": OWNER, "at": NOW + 101 * DAY} | options)
     return await importer.run(io.BytesIO(archive), target)

@@ -96,6 +96,30 @@ async def test_no_file_stays_behind(database: Database, tmp_path: Path) -> None:
     assert list((tmp_path / "spool").iterdir()) == []
 
 
+async def test_whatever_can_be_stored_can_be_exported_and_imported(
+    database: Database, elsewhere: Database, tmp_path: Path
+) -> None:
+    deep: object = 1
+    for _ in range(300):
+        deep = [deep]
+    odd = memory(
+        id="odd",
+        text="nul \x00 and half \ud83d",
+        attributes={"huge": 10**40, "deep": deep, "a\x00b": [-(2**63), 2**63 - 1, 1e-320]},
+        event_time=-253_402_300_799.0,
+        event_end=253_402_300_799.0,
+        tags=("\u2028", ""),
+        confidence=0.0,
+    )
+    await put_first(database, odd.evolve(text=odd.text.replace("\ud83d", "?")))
+    assert (await imported(elsewhere, await exported(database, tmp_path))).memories == 1
+    found = await Memories(elsewhere).get(CUBE, "odd")
+    assert found is not None
+    assert (found.text, found.tags, found.event_time) == ("nul  and half ?", odd.tags, odd.event_time)
+    assert (found.attributes or {})["huge"] == "1" + "0" * 40
+    assert (found.attributes or {})["ab"] == [-(2**63), 2**63 - 1, 1e-320]
+
+
 # --- two versions of one memory -------------------------------------------------------------------------------------------
 
 

@@ -109,7 +109,7 @@ class Place:
         return out.getvalue()
 
     async def take_in(self, archive: bytes) -> None:
-        importer = Importer(self.database, self.embedder.id, no_blobs)
+        importer = Importer(self.database, self.embedder, no_blobs)
         await importer.run(io.BytesIO(archive), Target(CUBE, OWNER, NOW + 2000))
         await self.index.catch_up(CUBE)
 
@@ -181,3 +181,14 @@ async def test_a_vector_whose_text_was_changed_on_the_way_is_not_used(places: Pl
     await there.take_in(changed(await here.export(), "memories.jsonl", rewrite))
     assert counting.embedded == 1
     assert await there.index.verify(CUBE) is None
+
+
+async def test_vectors_of_another_length_are_not_taken_over(places: Places, embedder: Embedder) -> None:
+    class Claiming(Hashing):
+        id = embedder.id
+
+    here, there = places.make("here", Claiming()), places.make("there", embedder)
+    await here.live()
+    await there.take_in(await here.export())
+    assert await there.index.verify(CUBE) is None
+    assert any(await there.answers())

@@ -96,6 +96,16 @@ async def test_a_declared_member_of_an_unknown_kind(database: Database, archive:
     assert "does not belong" in await refused(database, packed(members(archive) | {name: b"x"}))
 
 
+async def test_a_file_that_is_a_folder_too(database: Database, archive: bytes) -> None:
+    tampered = packed(members(archive) | {"blobs/a/b/c": b"x", "blobs/a": b"y"})
+    assert "a file and a folder" in await refused(database, with_counts(tampered, blobs=2))
+
+
+def with_counts(archive: bytes, **more: int) -> bytes:
+    counts = json.loads(members(archive)["manifest.json"])["counts"]
+    return with_manifest(archive, counts=counts | more)
+
+
 @pytest.mark.parametrize("name", ["turns.jsonl", "edges.jsonl", "vectors/data.f32"])
 async def test_a_missing_member(database: Database, archive: bytes, name: str) -> None:
     files = members(archive)
@@ -236,12 +246,28 @@ async def test_an_unknown_compression(database: Database, archive: bytes) -> Non
 # --- rows -----------------------------------------------------------------------------------------------------------------
 
 
+def change(**before: Any) -> dict[str, Any]:
+    return {"version": 1, "at": NOW, "action": "update", "before": before}
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def in_a_circle(found: list[dict[str, Any]], one: str, other: str) -> None:
+    for row in found:
+        row["supersedes"] = {one: other, other: one}.get(row["id"])
+
+
 def first(**changes: Any) -> Callable[[list[dict[str, Any]]], None]:
     return lambda found: found[0].update(changes)
 
 
 @pytest.mark.parametrize(
-    ("member", "change", "says"),
+    ("member", "tamper", "says"),
     [
         ("memories.jsonl", first(cube="someone's"), "unknown field `cube`"),
         ("memories.jsonl", first(rev=9), "unknown field"),
@@ -263,6 +289,14 @@ def first(**changes: Any) -> Callable[[list[dict[str, Any]]], None]:
         ("memories.jsonl", first(event_time=NOW * 1000), "event_time"),
         ("memories.jsonl", first(valid_to="tomorrow"), "valid_to"),
         ("memories.jsonl", first(supersedes="elsewhere"), "supersedes a memory that is not in the archive"),
+        ("memories.jsonl", lambda found: in_a_circle(found, "dog", "tea"), "supersedes itself"),
+        ("memories.jsonl", lambda found: in_a_circle(found, "dog", "dog"), "supersedes itself"),
+        ("memories.jsonl", first(uses=2**31), "<= 2147483647"),
+        ("memories.jsonl", first(attributes={"n": 2**63}), "too large"),
+        ("memories.jsonl", first(attributes={"n": nested(40)}), "nested too deeply"),
+        ("memories.jsonl", first(attributes={"n": nested(400)}), "nested too deeply"),
+        ("memories.jsonl", first(history=[change(attributes={"n": nested(40)})]), "nested too deeply"),
+        ("nodes.jsonl", first(attributes={"n": nested(40)}), "nested too deeply"),
         ("memories.jsonl", first(sources=[{"turn": "elsewhere", "session": "s", "role": "user"}]), "cites a turn"),
         ("memories.jsonl", first(sources=[{"turn": "", "session": "s", "role": "root"}]), "unknown role"),
         ("memories.jsonl", first(text="a\0b"), "NUL"),
@@ -287,8 +321,8 @@ def first(**changes: Any) -> Callable[[list[dict[str, Any]]], None]:
         ("vectors/rows.jsonl", lambda found: found.pop(), "another number of rows"),
     ],
 )  # fmt: skip
-async def test_a_row_that_is_wrong(database: Database, archive: bytes, member: str, change: Any, says: str) -> None:
-    assert says in await refused(database, changed(archive, member, change))
+async def test_a_row_that_is_wrong(database: Database, archive: bytes, member: str, tamper: Any, says: str) -> None:
+    assert says in await refused(database, changed(archive, member, tamper))
 
 
 @pytest.mark.parametrize(
