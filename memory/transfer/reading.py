@@ -146,15 +146,14 @@ class Reading:
             _once(turns, turn.id, "turns.jsonl")
             _once(seen, turn.key, "turns.jsonl")
         memories = set[str]()
-        replaced: dict[str, str] = {}
+        needed = set[str]()
         for memory in self._counted("memories.jsonl", self.memories()):
             _once(memories, memory.id, "memories.jsonl")
             self._verify_memory(memory, turns, latest)
-            if memory.supersedes:
-                replaced[memory.id] = memory.supersedes
-        if lost := [one for one, other in replaced.items() if other not in memories]:
-            raise Refused(f"memories.jsonl: {lost[0][:64]} supersedes a memory that is not in the archive")
-        _no_circle("memories.jsonl", replaced, "supersedes itself")
+            befores = [change.before for change in memory.history if change.before]
+            needed |= {one for one in (memory.supersedes, *(before.supersedes for before in befores)) if one}
+        if lost := sorted(needed - memories - {msgspec.UNSET}):
+            raise Refused(f"memories.jsonl: {lost[0][:64]} is superseded, but not in the archive")
         ends = self._verify_graph(memories)
         links = set[tuple[str, str, str]]()
         for edge in self._counted("edges.jsonl", self.edges()):
@@ -212,11 +211,14 @@ class Reading:
 
     def _verify_memory(self, memory: MemoryRow, turns: set[str], latest: float) -> None:
         name = "memories.jsonl"
-        if memory.status is Status.DELETED:
+        befores = [change.before for change in memory.history if change.before]
+        if Status.DELETED in (memory.status, *(before.status for before in befores)):
             raise Refused(f"{name}: {memory.id[:64]} is deleted; deleted memories are not exported")
         _said_before(latest, name, memory.id, memory.message_time, memory.created_at, memory.last_used_at or 0.0)
         _said_before(latest, name, memory.id, *(change.at for change in memory.history))
-        for source in memory.sources:
+        if memory.supersedes == memory.id:
+            raise Refused(f"{name}: {memory.id[:64]} supersedes itself")
+        for source in (*memory.sources, *(source for before in befores for source in before.sources or ())):
             if source.turn and source.turn not in turns:
                 raise Refused(f"{name}: {memory.id[:64]} cites a turn that is not in the archive")
             if source.role not in ("user", "assistant"):
@@ -225,8 +227,8 @@ class Reading:
         if len(set(versions)) != len(versions):
             raise Refused(f"{name}: {memory.id[:64]} has a version twice")
         _plain_json(name, memory.id, memory.attributes)
-        for change in memory.history:
-            _plain_json(name, memory.id, change.before and change.before.attributes)
+        for before in befores:
+            _plain_json(name, memory.id, before.attributes)
 
     def _verify_graph(self, memories: set[str]) -> set[str]:
         """Nodes have unique ids, none that a memory has, and parents in the archive. Returns all that an edge may join."""
@@ -242,7 +244,7 @@ class Reading:
         for node_id, parent in parents.items():
             if parent not in nodes:
                 raise Refused(f"nodes.jsonl: the parent of {node_id[:64]} is not in the archive")
-        _no_circle("nodes.jsonl", parents, "is its own ancestor")
+        _no_circle(parents)
         return memories | nodes
 
     def _verify_vectors(self, memories: set[str]) -> None:
@@ -315,14 +317,14 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(entry)
 
 
-def _no_circle(member: str, parents: dict[str, str], says: str) -> None:
+def _no_circle(parents: dict[str, str]) -> None:
     done = set[str]()
     for start in parents:
         path = set[str]()
         at: str | None = start
         while at is not None and at not in done:
             if at in path:
-                raise Refused(f"{member}: {at[:64]} {says}")
+                raise Refused(f"nodes.jsonl: {at[:64]} is its own ancestor")
             path.add(at)
             at = parents.get(at)
         done |= path

@@ -35,8 +35,6 @@ from memory.transfer.format import (
     VECTOR_DATA,
     VECTOR_ROWS,
     VERSION,
-    Before,
-    ChangeRow,
     CubeRow,
     EdgeRow,
     Manifest,
@@ -201,13 +199,12 @@ async def _edges(connection: AsyncConnection, cube: str, sources: list[str]) -> 
     return [dict(row._mapping) for row in (await connection.execute(query)).all()]
 
 
-async def _changes(connection: AsyncConnection, cube: str, ids: list[str]) -> dict[str, list[ChangeRow]]:
+async def _changes(connection: AsyncConnection, cube: str, ids: list[str]) -> dict[str, list[dict[str, Any]]]:
     t = sql.history
     query = sa.select(t).where(t.c.cube == cube, t.c.memory.in_(ids)).order_by(t.c.memory, t.c.version)
-    found: dict[str, list[ChangeRow]] = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for row in (await connection.execute(query)).all():
-        before = msgspec.convert(_clean(row.before), Before) if row.before is not None else None
-        change = ChangeRow(version=row.version, at=row.at, action=row.action, before=before)
+        change = {"version": row.version, "at": row.at, "action": row.action, "before": _clean(row.before)}
         found.setdefault(row.memory, []).append(change)
     return found
 
@@ -216,11 +213,22 @@ def _plain_row(kind: type[R], row: dict[str, Any]) -> R:
     return kind(**{name: _clean(row[name]) for name in kind.__struct_fields__})
 
 
-def _memory_row(row: dict[str, Any], changes: list[ChangeRow], turns: set[str], memories: set[str]) -> MemoryRow:
+def _memory_row(row: dict[str, Any], changes: list[dict[str, Any]], turns: set[str], memories: set[str]) -> MemoryRow:
     values = {name: _clean(row[name]) for name in MemoryRow.__struct_fields__ if name != "history"}
-    values["sources"] = [source for source in values["sources"] if not source["turn"] or source["turn"] in turns]
-    values["supersedes"] = row["supersedes"] if row["supersedes"] in memories else None
-    return msgspec.convert(values | {"history": changes}, MemoryRow)
+    history = [
+        {**change, "before": change["before"] and _whole(change["before"], turns, memories)} for change in changes
+    ]
+    return msgspec.convert(_whole(values, turns, memories) | {"history": history}, MemoryRow)
+
+
+def _whole(values: dict[str, Any], turns: set[str], memories: set[str]) -> dict[str, Any]:
+    """Without references to what is not in the archive."""
+    kept = dict(values)
+    if "sources" in kept:
+        kept["sources"] = [source for source in kept["sources"] if not source["turn"] or source["turn"] in turns]
+    if kept.get("supersedes") not in memories:
+        kept |= {"supersedes": None} if "supersedes" in kept else {}
+    return kept
 
 
 def _clean(value: Any, levels: int = DEEPEST) -> Any:

@@ -18,7 +18,7 @@ from memory.types import Trust, stable_id
 from proxy import db
 from proxy.config import Config
 from tests.memory.archives import DAY, changed, exported, furnish, imported, members, rows
-from tests.memory.make import CUBE, NOW, OWNER, memory, put, record, turn
+from tests.memory.make import CUBE, NOW, OWNER, learned_from, memory, put, record, turn
 
 
 @pytest.fixture
@@ -83,6 +83,28 @@ async def test_what_is_erased_is_not_exported(database: Database, tmp_path: Path
     assert b'"n-dogs"' not in members(archive)["nodes.jsonl"]  # its name may hold words of what was erased
     assert b'"n-pets"' in members(archive)["nodes.jsonl"]
     assert members(archive)["edges.jsonl"] == b""
+
+
+async def test_what_cites_something_erased_is_exported_without_that(
+    database: Database, elsewhere: Database, tmp_path: Path
+) -> None:
+    gone, kept = [await record(database, turn()) for _ in range(2)]
+    for text in ("Has a dog.", "Has a big dog."):
+        await put(database, memory(id="m", text=text, sources=learned_from(gone, kept), supersedes=None))
+    await Memories(database).forget(CUBE, stable_id(gone.id, "episode"))
+    await imported(elsewhere, await exported(database, tmp_path))
+    found = await Memories(elsewhere).get(CUBE, "m")
+    assert found is not None
+    assert [source.turn for source in found.sources] == [kept.id]
+    assert gone.id not in str((await rows(elsewhere))["history"])
+
+
+async def test_a_change_can_be_undone_elsewhere(database: Database, elsewhere: Database, tmp_path: Path) -> None:
+    await furnish(database)
+    await imported(elsewhere, await exported(database, tmp_path))
+    undone = await Memories(elsewhere).undo(CUBE, "dog")
+    assert undone is not None
+    assert undone[0].text == "The dog is called Rex."
 
 
 async def test_a_cube_that_was_never_written_to_gives_an_empty_archive(database: Database, tmp_path: Path) -> None:

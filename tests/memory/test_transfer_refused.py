@@ -257,11 +257,6 @@ def nested(levels: int) -> Any:
     return value
 
 
-def in_a_circle(found: list[dict[str, Any]], one: str, other: str) -> None:
-    for row in found:
-        row["supersedes"] = {one: other, other: one}.get(row["id"])
-
-
 def first(**changes: Any) -> Callable[[list[dict[str, Any]]], None]:
     return lambda found: found[0].update(changes)
 
@@ -288,9 +283,11 @@ def first(**changes: Any) -> Callable[[list[dict[str, Any]]], None]:
         ("memories.jsonl", first(message_time=-5), ">= 0"),
         ("memories.jsonl", first(event_time=NOW * 1000), "event_time"),
         ("memories.jsonl", first(valid_to="tomorrow"), "valid_to"),
-        ("memories.jsonl", first(supersedes="elsewhere"), "supersedes a memory that is not in the archive"),
-        ("memories.jsonl", lambda found: in_a_circle(found, "dog", "tea"), "supersedes itself"),
-        ("memories.jsonl", lambda found: in_a_circle(found, "dog", "dog"), "supersedes itself"),
+        ("memories.jsonl", first(supersedes="elsewhere"), "is superseded, but not in the archive"),
+        ("memories.jsonl", lambda found: found[0].update(supersedes=found[0]["id"]), "supersedes itself"),
+        ("memories.jsonl", first(history=[change(supersedes="elsewhere")]), "not in the archive"),
+        ("memories.jsonl", first(history=[change(status="deleted")]), "is deleted"),
+        ("memories.jsonl", first(history=[change(sources=[{"turn": "x", "session": "s", "role": "user"}])]), "cites a turn"),
         ("memories.jsonl", first(uses=2**31), "<= 2147483647"),
         ("memories.jsonl", first(attributes={"n": 2**63}), "too large"),
         ("memories.jsonl", first(attributes={"n": nested(40)}), "nested too deeply"),
