@@ -220,6 +220,34 @@ async def _unlink(connection: AsyncConnection, memory: Memory) -> None:
     await connection.execute(sa.update(table).where(*named).values(supersedes=None))
 
 
+async def put_away(connection: AsyncConnection, cube: str, ids: Sequence[str], at: float) -> int:
+    """Archive many memories at once, each with its history entry; returns how many there were."""
+    table, kept = sql.memories, sql.history
+    here = (table.c.cube == cube, table.c.id.in_(list(ids)), table.c.status == Status.ACTIVE.value)
+    old = [row._mapping for row in (await connection.execute(sa.select(table).where(*here))).all()]
+    if not old:
+        return 0
+    query = sa.select(kept.c.memory, sa.func.max(kept.c.version)).where(
+        kept.c.cube == cube, kept.c.memory.in_(list(ids))
+    )
+    versions = {row[0]: int(row[1]) for row in (await connection.execute(query.group_by(kept.c.memory))).all()}
+    entries = [
+        {
+            "cube": cube,
+            "memory": r["id"],
+            "version": versions.get(r["id"], 0) + 1,
+            "at": at,
+            "action": "archive",
+            "before": {name: r[name] for name in _KEPT},
+        }
+        for r in old
+    ]
+    await connection.execute(sa.insert(kept), entries)
+    rev = await next_rev(connection, cube)
+    await connection.execute(sa.update(table).where(*here).values(status=Status.ARCHIVED.value, rev=rev))
+    return len(old)
+
+
 async def forget(connection: AsyncConnection, cube: str, ids: Sequence[str], at: float) -> list[str]:
     """Erase memories: what remains of each is a row without content, so that readers and the index learn of it."""
     done: list[str] = []

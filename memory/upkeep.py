@@ -11,12 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from memory import sql
 from memory.grants import ACTIVE
-from memory.memories import save, select
+from memory.memories import put_away
 from memory.sql import Database
 from memory.types import Status
 
 HALF_LIFE_S = 30 * 86400.0  # what was not used for so long is worth half its importance
-_BATCH = 100  # memories a transaction: chats write their turns in between
+_BATCH = 500  # memories a transaction: chats write their turns in between
 _USED = sa.func.coalesce(sql.memories.c.last_used_at, sql.memories.c.created_at)
 _ACTIVE = sql.memories.c.status == Status.ACTIVE.value
 
@@ -43,11 +43,9 @@ async def trim(database: Database, cube: str, now: float) -> dict[str, int]:
     async def work(connection: AsyncConnection) -> int:
         archived = 0
         for reason, ids in (await _beyond(connection, cube, now)).items():
-            found = await select(connection, sql.memories.c.cube == cube, sql.memories.c.id.in_(ids), _ACTIVE)
-            for memory in found:
-                await save(connection, memory.evolve(status=Status.ARCHIVED), action="archive", at=now)
-            done[reason] += len(found)
-            archived += len(found)
+            number = await put_away(connection, cube, ids, now)
+            done[reason] += number
+            archived += number
         return archived
 
     while await database.write(work):

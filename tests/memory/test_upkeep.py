@@ -64,11 +64,11 @@ async def test_what_was_not_used_for_too_long_is_archived(database: Database) ->
 
 
 async def test_many_are_archived_in_several_transactions(database: Database) -> None:
-    for number in range(230):
-        await Memories(database).add(memory(id=f"n{number:03}", created_at=NOW + number), OWNER)
+    for number in range(1030):
+        await Memories(database).add(memory(id=f"n{number:04}", created_at=NOW + number), OWNER)
     await Cubes(database).change(CUBE, {"quota": 10})
-    assert await upkeep.trim(database, CUBE, NOW + 1000) == {"unused": 0, "too_many": 220}
-    assert await active(Memories(database)) == {f"n{number:03}" for number in range(220, 230)}
+    assert await upkeep.trim(database, CUBE, NOW + 1000) == {"unused": 0, "too_many": 1020}
+    assert await active(Memories(database)) == {f"n{number:04}" for number in range(1020, 1030)}
 
 
 async def test_an_archived_cube_is_left_alone(database: Database) -> None:
