@@ -32,8 +32,13 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# LOCOMO=file: the LoCoMo data too; PEER=python: mem0, where that interpreter has it
 bench: install
-	$(BIN)/python -m benchmarks.recall $(if $(LOCOMO),$(LOCOMO))
+	$(BIN)/memrelay eval chats benchmarks/data/chats_en.json --baselines --data $(DATA) $(if $(PEER),--peer-python $(PEER))
+	$(BIN)/memrelay eval chats benchmarks/data/chats_zh.json --baselines --data $(DATA)
+	$(BIN)/memrelay bench retrieval --data $(DATA) $(if $(PEER),--peer-python $(PEER))
+	$(if $(LOCOMO),$(BIN)/memrelay eval locomo $(LOCOMO) --baselines --data $(DATA) $(if $(PEER),--peer-python $(PEER)))
+	$(if $(LOCOMO),$(BIN)/python -m benchmarks.recall $(LOCOMO))
 
 clean:
 	rm -rf $(VENV) .cache build *.egg-info

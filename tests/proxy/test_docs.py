@@ -111,7 +111,7 @@ def test_links_lead_somewhere() -> None:
 
 def test_nothing_speaks_of_this_machine() -> None:
     for path in [*ROOT.glob("*.*"), *ROOT.glob("docs/*"), ROOT / "Makefile"]:
-        if path.is_file():
+        if path.is_file() and path.name != ".git":  # a file where the checkout is one of several
             assert not re.search(r"/work/|/opt/wheels|/root/", path.read_text(encoding="utf-8", errors="replace")), (
                 path.name
             )
