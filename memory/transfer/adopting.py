@@ -52,8 +52,8 @@ class Adopter:
         await self._database.write(lambda c: ensure(c, target.cube, target.owner, "", target.at, make=target.make))
         found, done, number = self._found(file, form, target.at, user), Imported(), 0
         while page := await asyncio.to_thread(lambda: list(islice(found, TOGETHER))):
-            for conversation in (conversation for each in page for conversation in each.conversations):
-                done += await self._record(form, conversation, target)
+            conversations = [conversation for each in page for conversation in each.conversations]
+            done += await self._record(form, conversations, target)
             givens = [given for each in page for given in each.givens]
             done += await self._database.write(lambda c, givens=givens: _keep(c, form, givens, target))  # type: ignore[misc]
             done += Imported(refused=sum(each.refused for each in page))
@@ -102,31 +102,30 @@ class Adopter:
 
     # --- conversations --------------------------------------------------------------------------------------------------
 
-    async def _record(self, form: str, conversation: Conversation, target: Target) -> Imported:
-        """Write down what is new of a conversation. Each turn's place is the one before it, so that a question that was
-        edited since the last dump replaces what stood there."""
-        session = stable_id(target.cube, "import", form, conversation.id)
+    async def _record(self, form: str, conversations: Sequence[Conversation], target: Target) -> Imported:
+        """Write down what is new in these. Each turn's place is the one before it, so that a question that was edited since
+        the last dump replaces what stood there."""
         turns: list[tuple[Turn, Place]] = []
-        before = "start"
-        for exchange in conversation.exchanges:
-            place = Place(stable_id(session, before), stable_id(session, exchange.id), named=True)
-            turns.append((_turn(target.cube, session, exchange), place))
-            before = exchange.id
+        for conversation in conversations:
+            session = stable_id(target.cube, "import", form, conversation.id)
+            before = "start"
+            for exchange in conversation.exchanges:
+                place = Place(stable_id(session, before), stable_id(session, exchange.id), named=True)
+                turns.append((_turn(target.cube, session, exchange), place))
+                before = exchange.id
         known = await self._known(target.cube, [turn.key for turn, _ in turns])
-        done = Imported()
-        for start in range(0, len(turns), TOGETHER):
-            fresh = []
-            for turn, place in turns[start : start + TOGETHER]:
-                if turn.key not in known:
-                    done += Imported(turns=1, memories=1)
-                elif known[turn.key] == (turn.user_text, turn.assistant_text, 0):
-                    done += Imported(skipped=1)
-                    continue
-                else:
-                    done += Imported(merged=1)
-                fresh.append(self._turns.record(turn, place, target.owner, make=target.make))
-            await asyncio.gather(*fresh)  # one commit
-        return done
+        fresh = [
+            (turn, place) for turn, place in turns if known.get(turn.key) != (turn.user_text, turn.assistant_text, 0)
+        ]
+        for start in range(0, len(fresh), TOGETHER):  # one commit
+            await asyncio.gather(
+                *(
+                    self._turns.record(turn, place, target.owner, make=target.make)
+                    for turn, place in fresh[start : start + TOGETHER]
+                )
+            )
+        new = sum(turn.key not in known for turn, _ in fresh)
+        return Imported(turns=new, memories=new, merged=len(fresh) - new, skipped=len(turns) - len(fresh))
 
     async def _known(self, cube: str, keys: Sequence[str]) -> dict[str, tuple[str, str, int]]:
         """What the turns with these keys say, and whether they were edited away since."""
