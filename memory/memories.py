@@ -249,9 +249,10 @@ async def put_away(connection: AsyncConnection, cube: str, ids: Sequence[str], a
 
 
 async def forget(connection: AsyncConnection, cube: str, ids: Sequence[str], at: float) -> list[str]:
-    """Erase memories: what remains of each is a row without content, so that readers and the index learn of it."""
+    """Erase memories and what was derived from them: what remains of each is a row without content, so that readers and the
+    index learn of it."""
     done: list[str] = []
-    for memory in ids:
+    for memory in await _with_derived(connection, cube, ids):
         table = sql.memories
         here = sa.and_(table.c.cube == cube, table.c.id == memory, table.c.status != Status.DELETED.value)
         if (await connection.execute(sa.select(table.c.id).where(here))).first() is None:
@@ -272,6 +273,18 @@ async def all_there(connection: AsyncConnection, cube: str, ids: Iterable[str]) 
     here = (table.c.cube == cube, table.c.id.in_(wanted), table.c.status != Status.DELETED.value)
     found = await connection.execute(sa.select(sa.func.count()).select_from(table).where(*here))
     return int(found.scalar_one()) == len(wanted)
+
+
+async def _with_derived(connection: AsyncConnection, cube: str, ids: Sequence[str]) -> list[str]:
+    """These memories and, step by step, all that rest on them."""
+    edges, found = sql.edges, dict.fromkeys(ids)
+    fresh = list(found)
+    while fresh:
+        resting = (edges.c.cube == cube, edges.c.kind == "derived_from", edges.c.target.in_(fresh))
+        rows = (await connection.execute(sa.select(edges.c.source).where(*resting))).all()
+        fresh = [row[0] for row in rows if row[0] not in found]
+        found |= dict.fromkeys(fresh)
+    return list(found)
 
 
 class Memories:
@@ -430,6 +443,11 @@ class Memories:
                 connection, table.c.cube == cube, table.c.supersedes == memory, table.c.status == Status.MERGED.value
             )
             gone = [memory, *(other.id for other in repeated)]
+            if found[0].kind is Kind.INSIGHT:  # it only says what others say; the mark keeps it from being made again
+                done = await forget(connection, cube, gone, self._clock())
+                unwanted = sa.update(table).where(table.c.cube == cube, table.c.id == memory)
+                await connection.execute(unwanted.values(slot="unwanted"))
+                return done
             said_in = sorted({source.turn for one in (found[0], *repeated) for source in one.sources if source.turn})
             for turn in said_in:
                 query = sa.select(lineage.c.memory).where(lineage.c.cube == cube, lineage.c.turn == turn)

@@ -88,6 +88,13 @@ class TurnLog:
             rows = await connection.execute(sa.select(sql.turns.c.cube).where(*_WAITS).distinct())
             return [str(row[0]) for row in rows.all()]
 
+    async def spoken_since(self, cubes: Sequence[str], at: float) -> set[str]:
+        """Those of the cubes in which somebody has spoken since then."""
+        table = sql.turns
+        query = sa.select(table.c.cube).where(table.c.cube.in_(list(cubes)), table.c.answered_at > at).distinct()
+        async with self._database.read() as connection:
+            return {str(row[0]) for row in (await connection.execute(query)).all()}
+
     async def unextracted(self, cube: str, limit: int) -> list[Turn]:
         """The oldest turns of a cube from which nothing was extracted yet."""
         return await self._select(sql.turns.c.cube == cube, *_WAITS, limit=limit)

@@ -65,6 +65,14 @@ class Extraction(_Section, frozen=True):
     debounce_s: float = 3.0
 
 
+class Evolution(_Section, frozen=True):
+    """When memories are thought over, and what may be archived for want of use (it can come back; 0: never)."""
+
+    quiet_s: float = 60.0
+    archive_after_days: float = 0.0
+    archive_episodes_after_days: float = 0.0
+
+
 class Limits(_Section, frozen=True):
     """What a client may send."""
 
@@ -119,6 +127,7 @@ class Config(_Section, frozen=True):
     upstreams: tuple[UpstreamConfig, ...] = ()
     memory: MemorySettings = MemorySettings()
     extraction: Extraction = Extraction()
+    evolution: Evolution = Evolution()
     limits: Limits = Limits()
     executor: ExecutorSettings = ExecutorSettings()
     engine: EngineSettings = EngineSettings()

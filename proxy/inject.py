@@ -74,6 +74,8 @@ def recall_block(hits: Sequence[Hit], changed: Sequence[Memory], mark: str, budg
     entries = [(memory, _standing_line(memory)) for memory in changed if _is_open(memory)]
     entries += [(hit.memory, _hit_line(hit)) for hit in hits]
     for memory, line in entries:
+        if repeats_others(memory):
+            continue
         plain = squeeze(fold(memory.text))
         if memory.kind is not Kind.EPISODE and any(plain in other for other in shown):
             continue  # a turn that is shown already says it
@@ -111,6 +113,11 @@ def _is_open(memory: Memory) -> bool:
     if memory.kind in (Kind.TASK, Kind.GOAL):
         return bool((memory.attributes or {}).get("state", "open") == "open")
     return True
+
+
+def repeats_others(memory: Memory) -> bool:
+    """Whether a memory only quotes others, which are found themselves: a profile that rules put together."""
+    return memory.kind is Kind.INSIGHT and "profile" in memory.tags and (memory.attributes or {}).get("by") == "rules"
 
 
 def is_lifted(memory: Memory) -> bool:

@@ -19,8 +19,11 @@ from memory import embed
 from memory.cube import Cubes
 from memory.erase import Receipts
 from memory.extract import LlmExtractor
+from memory.extract.ask import Asker
 from memory.index import Index
 from memory.organise import Organiser
+from memory.reflect import Policy, Reflector
+from memory.reflect.fading import DAY_S
 from memory.store import Store
 from memory.turns import TurnLog
 from proxy import app, db
@@ -88,6 +91,8 @@ async def executor(config: Config, engine_port: int) -> None:
         store=store,
         extractor=LlmExtractor(model) if model else None,
         batch=config.extraction.batch_turns if model else 100,
+        reflector=Reflector(database, embedder, asker=Asker(model) if model else None, policy=_policy(config)),
+        quiet_s=config.evolution.quiet_s,
     )
     runs = Executor(
         config.queue_url,
@@ -104,6 +109,11 @@ async def executor(config: Config, engine_port: int) -> None:
         await routes.close()
         await queue.close()
         await database.close()
+
+
+def _policy(config: Config) -> Policy:
+    wanted = config.evolution
+    return Policy(wanted.archive_after_days * DAY_S, wanted.archive_episodes_after_days * DAY_S)
 
 
 async def engine(config: Config, port: int) -> None:

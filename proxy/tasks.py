@@ -19,6 +19,8 @@ from memory.index import Index, Indexed
 from memory.memories import Memories
 from memory.models import ChatModelError
 from memory.organise import Organised, Organiser
+from memory.reflect import Reflector, reactivate, search_archived
+from memory.reflect.fading import any_archived, is_question
 from memory.sql import Database
 from memory.store import Store
 from memory.turns import TurnLog
@@ -28,8 +30,10 @@ from scheduler.executor import where
 from scheduler.jobs import Arguments, JobQueue, QueueError, Task
 
 log = logging.getLogger(__name__)
-_SWEPT = {"wipe": 1, "rebuild": 4, "learn": 6, "close": 6, "trim": 6, "index": 7}  # priority of what the sweep finds
+# priority of what the sweep finds
+_SWEPT = {"wipe": 1, "rebuild": 4, "learn": 6, "close": 6, "trim": 6, "index": 7, "reflect": 8}
 _PAUSE_S = 5.0
+_DAY_S = 86400.0
 _KEEP_JOBS_S = 7 * 86400
 _KEEP_BLOCKS_S = 60 * 86400
 
@@ -52,6 +56,8 @@ class Work:
     extractor: LlmExtractor | None
     batch: int
     clock: Callable[[], float] = time.time
+    reflector: Reflector | None = None
+    quiet_s: float = 60.0  # silence after which a cube is thought over
 
     @property
     def memories(self) -> Memories:
@@ -65,12 +71,13 @@ class Work:
 
     async def learn(self, cube: str, _: Arguments) -> dict[str, Any]:
         """Extract from every turn that waits, organise, and bring the index up to date."""
-        turns = added = skipped = superseded = tokens = judged = 0
+        turns = added = skipped = superseded = tokens = judged = woken = 0
         mode = "rules"
         while waiting := await self.turns.unextracted(cube, self.batch):
             candidates, mode, spent = await self._extract(waiting)
             done: Organised = await self.organiser.organise(cube, waiting, candidates, self.clock())
             judged += await self._heed(cube, waiting)
+            woken += await self._wake(cube, waiting)
             turns, tokens = turns + len(waiting), tokens + spent
             added, skipped, superseded = added + done.added, skipped + done.skipped, superseded + done.superseded
         indexed = await self._catch_up(cube)
@@ -80,10 +87,32 @@ class Work:
             "skipped": skipped,
             "superseded": superseded,
             "judged": judged,
+            "woken": woken,
             "extraction": mode,
             "tokens": tokens,
             "pieces": indexed.pieces,
         }
+
+    async def reflect(self, cube: str, _: Arguments) -> dict[str, Any]:
+        """Think over what is new, and bring the index up to date."""
+        if self.reflector is None or await self._asleep(cube):
+            return {"mode": "nothing"}
+        done = await self.reflector.reflect(cube)
+        indexed = await self._catch_up(cube)
+        return asdict(done) | {"pieces": indexed.pieces}
+
+    async def _wake(self, cube: str, turns: Sequence[Turn]) -> int:
+        """What was archived for want of use comes back when a question found nothing else; returns how many."""
+        asked = [turn for turn in turns if is_question(turn.user_text)]
+        if not asked or not await any_archived(self.database, cube):
+            return 0
+        woken = 0
+        for turn in asked:
+            if not await shown_for(self.database, turn):
+                fits = await search_archived(self.database, cube, turn.user_text)
+                back = await reactivate(self.database, cube, [memory.id for memory in fits], self.clock())
+                woken += len(back)
+        return woken
 
     async def _heed(self, cube: str, turns: Sequence[Turn]) -> int:
         """What turns say of the answers before them moves the memories shown for those; returns how many were moved."""
@@ -197,6 +226,7 @@ class Work:
         """All of them."""
         return [
             Task("learn", self.learn, attempts),
+            Task("reflect", self.reflect, attempts),
             Task("index", self.bring_index_up, attempts),
             Task("erase", self.erase, attempts),
             Task("rebuild", self.rebuild, attempts),
@@ -217,13 +247,14 @@ def _by_rules(turn: Turn) -> list[Candidate]:
 
 class Sweep:
     """The clock trigger: finds work that no event has announced (a crash between a commit and its trigger, another
-    process's write) and, once after the start, damage to any index."""
+    process's write), cubes gone quiet with something new to think over and, once after the start, damage to any index."""
 
     def __init__(self, work: Work, queue: JobQueue) -> None:
         self._work = work
         self._queue = queue
         self._verified = False
         self._purged_at = 0.0
+        self._aged_at = 0.0
         self._pauses: dict[tuple[str, str], tuple[float, float]] = {}  # what keeps coming up: (not before, pause)
 
     async def __call__(self) -> None:
@@ -231,6 +262,8 @@ class Sweep:
         found = {("learn", cube) for cube in await self._work.turns.waiting()}
         found |= {("wipe", receipt.cube) for receipt in await self._work.receipts.pending()}
         found |= {("trim", cube) for cube in await upkeep.due(self._work.database, self._work.clock())}
+        thoughtless: list[str] = []
+        aging = self._ages()
         for info in await self._work.cubes.every():
             if info.status == ARCHIVED:
                 if info.embedder:
@@ -241,6 +274,11 @@ class Sweep:
                 continue  # that indexes too
             elif info.rev != info.indexed_rev or info.embedder != self._work.index.embedder_id:
                 found.add(("index", info.id))
+            elif info.rev != info.reflected_rev:
+                thoughtless.append(info.id)
+            elif aging:
+                found.add(("reflect", info.id))
+        found |= {("reflect", cube) for cube in await self._quiet(thoughtless)}
         self._pauses = {work: pause for work, pause in self._pauses.items() if work in found}
         try:
             for task, cube in sorted(found):
@@ -251,6 +289,21 @@ class Sweep:
             await self._purge()
         except QueueError as error:
             log.warning("sweep: the queue is not reachable (%s)", error)
+
+    async def _quiet(self, cubes: Sequence[str]) -> list[str]:
+        """Those of the cubes in which nobody has spoken for a while: the time to think over what was said."""
+        if self._work.reflector is None or not cubes:
+            return []
+        busy = await self._work.turns.spoken_since(cubes, self._work.clock() - self._work.quiet_s)
+        return [cube for cube in cubes if cube not in busy]
+
+    def _ages(self) -> bool:
+        """Once a day, when memories fade with time, every cube is looked at."""
+        reflector, now = self._work.reflector, self._work.clock()
+        if reflector is None or not reflector.ages or now - self._aged_at < _DAY_S:
+            return False
+        self._aged_at = now
+        return True
 
     def _tried(self, task: str, cube: str) -> None:
         """What does not go away is tried more and more seldom."""

@@ -27,7 +27,6 @@ MEMORY_ERASED = "memory_erased"
 INDEX_BROKEN = "index_broken"
 CUBE_CHANGED = "cube_changed"  # its quota or time to live
 CUBE_ARCHIVED = "cube_archived"
-SESSION_QUIET = "session_quiet"  # nobody has spoken for a while, and there is something new to think over
 FEEDBACK_GIVEN = "feedback_given"
 CUBE_ERASED = "cube_erased"
 CUBE_FUSED = "cube_fused"
@@ -44,6 +43,7 @@ def table(*, debounce_s: float) -> list[Trigger]:
         Trigger(CUBE_FUSED, "fuse", priority=5),
         Trigger(CUBE_CHANGED, "trim", priority=6),
         Trigger(CUBE_ARCHIVED, "close", priority=6),
+        Trigger(FEEDBACK_GIVEN, "reflect", priority=8, delay_s=5.0),
     ]
 
 

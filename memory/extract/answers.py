@@ -44,6 +44,13 @@ def text_of(response: Mapping[str, Any]) -> str:
     return content if isinstance(content, str) else ""
 
 
+def was_cut(response: Mapping[str, Any]) -> bool:
+    """Whether the answer ended because it was too long."""
+    choices = response.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else {}
+    return isinstance(first, Mapping) and first.get("finish_reason") == "length"
+
+
 def usage_of(response: Mapping[str, Any]) -> tuple[int, int]:
     """Prompt and completion tokens; zeros when the provider does not say."""
     usage = response.get("usage")

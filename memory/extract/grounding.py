@@ -34,14 +34,14 @@ class Source:
         shares = [len(part & self._words) / len(part) for part in _parts(text) if part]
         return min(shares) if shares else 1.0
 
-    def supports(self, text: str) -> bool:
-        """Whether names and numbers all occur, and enough of the rest."""
+    def supports(self, text: str, *, share: float = SHARE) -> bool:
+        """Whether names and numbers all occur, and enough of the rest: `share` of the content words."""
         plain, pairs = _parts(text)
         if not (plain or pairs) or not _told_numbers(text) <= self._numbers:
             return False
         if not all(self.names(name) for name in _names(text)):
             return False
-        enough = len(plain & self._words) >= SHARE * len(plain)
+        enough = len(plain & self._words) >= share * len(plain)
         return enough and len(pairs & self._words) >= SHARE_CJK * len(pairs)
 
     def names(self, name: str) -> bool:

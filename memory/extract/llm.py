@@ -1,8 +1,4 @@
-"""Turns → candidates with a chat model: one call a batch, bounded attempts, everything it says checked against the turns.
-
-Ways to ask, in order: a JSON schema, a forced tool call, words alone, and one repair of those. What worked is remembered
-per model name. Malformed output is never taken for "nothing to remember": it ends in ExtractionFailed.
-"""
+"""Turns → candidates with a chat model: one call a batch, bounded attempts, everything it says checked against the turns."""
 
 from __future__ import annotations
 
@@ -12,17 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from memory.extract import answers, prompt
+from memory.extract import prompt
 from memory.extract.answers import Item
+from memory.extract.ask import Asker, ExtractionFailed
 from memory.extract.dates import find_dates
 from memory.extract.grounding import Source
 from memory.extract.spans import Prefer
 from memory.extract.text import normalise
-from memory.models import ChatModel, ChatModelError
+from memory.models import ChatModel
 from memory.types import Candidate, Kind, Trust, Turn
 
+__all__ = ["Extraction", "ExtractionFailed", "LlmExtractor", "checked", "extract"]
 log = logging.getLogger(__name__)
-MODES = ("schema", "tool", "prompt", "repair")
 LONGEST = 600  # characters of a candidate
 CONFIDENCE = {Trust.USER: 0.85, Trust.ACCEPTED: 0.7, Trust.ASSISTANT: 0.4}
 # only the user can know these
@@ -32,7 +29,6 @@ _KINDS = {kind: Kind(kind) for kind in prompt.KINDS} | {
     "like": Kind.PREFERENCE, "dislike": Kind.PREFERENCE, "plan": Kind.GOAL, "intention": Kind.GOAL,
     "todo": Kind.TASK, "reminder": Kind.TASK, "appointment": Kind.EVENT, "instruction": Kind.SKILL, "rule": Kind.SKILL,
 }  # fmt: skip
-_LOCKED = re.compile(r"\b(?:401|402|403)\b|unauthori[sz]ed|api[ _-]?key|forbidden|quota|billing", re.IGNORECASE)
 _ACCEPTS = re.compile(
     r"\W*(?:yes|yeah|yep|ok(?:ay)?|sure|sounds good|perfect|great|exactly|agreed|deal|right|correct|let's (?:do|go)|"
     r"i'll (?:do|take|go)|that works|good idea|好的?|可以|行|就这样|没问题|对|是的|嗯|同意|听你的|就这么)(?![a-z])",
@@ -40,14 +36,6 @@ _ACCEPTS = re.compile(
 )
 _PAST = re.compile(r"\b(?:went|was|were|had|got|did|met|saw|took|bought|came|\w{3,}ed)\b|[了过](?!头)", re.IGNORECASE)
 _SLOT = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+){0,3}")
-
-
-class ExtractionFailed(Exception):
-    """No usable answer after all attempts; `retryable` says whether the same batch may succeed later."""
-
-    def __init__(self, message: str, *, retryable: bool) -> None:
-        super().__init__(message)
-        self.retryable = retryable
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +47,8 @@ class Extraction:
     completion_tokens: int
     attempts: int
     mode: str  # the way that worked: schema | tool | prompt | repair
+    items: int = 0  # what the model proposed; the candidates are what the turns support
+    cut: bool = False  # the answer broke off
 
 
 async def extract(model: ChatModel, turns: Sequence[Turn], known: Sequence[str] = ()) -> Extraction:
@@ -71,53 +61,27 @@ class LlmExtractor:
 
     def __init__(self, model: ChatModel, options: Mapping[str, Any] | None = None) -> None:
         """`options` go into every body (temperature, max_tokens …): some providers refuse some of them."""
-        self._model = model
-        self._options = dict(options or {})
-        self._worked: dict[str, str] = {}
+        self._asker = Asker(model, options)
 
     async def extract(self, turns: Sequence[Turn], known: Sequence[str] = ()) -> Extraction:
-        """The candidates of `turns`, which belong to one session and stand in order. Raises ExtractionFailed."""
+        """The candidates of `turns`, which stand in order. Raises ExtractionFailed."""
         if not turns:
             return Extraction((), 0, 0, 0, "")
-        prompt_tokens = completion_tokens = attempts = 0
-        answer, failure = "", "no answer"
-        for mode in self._modes():
-            try:
-                response = await self._model.complete(self._body(mode, turns, known, answer))
-            except ChatModelError as error:
-                attempts += 1
-                if error.retryable or _LOCKED.search(str(error)) or mode in ("prompt", "repair"):
-                    raise ExtractionFailed(f"{mode}: {error}", retryable=error.retryable) from error
-                failure = f"{mode} was refused"
-                continue
-            attempts += 1
-            asked, told = answers.usage_of(response)
-            prompt_tokens, completion_tokens = prompt_tokens + asked, completion_tokens + told
-            answer = answers.text_of(response)
-            items = answers.items(answer)
-            if items is not None:
-                self._worked[self._model.name] = "prompt" if mode == "repair" else mode
-                candidates = checked(items, turns, known)
-                log.info(
-                    "extracted turns=%d items=%d kept=%d mode=%s attempts=%d",
-                    len(turns),
-                    len(items),
-                    len(candidates),
-                    mode,
-                    attempts,
-                )
-                return Extraction(candidates, prompt_tokens, completion_tokens, attempts, mode)
-            failure = f"{mode} gave nothing readable"
-        raise ExtractionFailed(f"{failure} after {attempts} attempts", retryable=True)
-
-    def _modes(self) -> tuple[str, ...]:
-        return MODES[MODES.index(self._worked.get(self._model.name, MODES[0])) :]
-
-    def _body(self, mode: str, turns: Sequence[Turn], known: Sequence[str], answer: str) -> dict[str, Any]:
-        asked = prompt.messages(turns, known, spell_out=mode in ("prompt", "repair"))
-        if mode == "repair":
-            asked = prompt.repair(asked, answer)
-        return self._options | prompt.shaped(mode, asked)
+        told = await self._asker.ask(
+            lambda spell_out: prompt.messages(turns, known, spell_out=spell_out), prompt.SCHEMA
+        )
+        candidates = checked(told.items, turns, known)
+        log.info(
+            "extracted turns=%d items=%d kept=%d mode=%s attempts=%d",
+            len(turns),
+            len(told.items),
+            len(candidates),
+            told.mode,
+            told.attempts,
+        )
+        return Extraction(
+            candidates, told.prompt_tokens, told.completion_tokens, told.attempts, told.mode, len(told.items), told.cut
+        )
 
 
 def checked(items: Sequence[Item], turns: Sequence[Turn], known: Sequence[str] = ()) -> tuple[Candidate, ...]:
@@ -182,7 +146,7 @@ def _trust(text: str, kind: Kind, cited: Sequence[Turn], turns: Sequence[Turn], 
         return Trust.USER
     if not Source(" ".join(f"{turn.user_text} {turn.assistant_text}" for turn in cited), aside).supports(text):
         return None
-    after = turns[turns.index(cited[-1]) + 1 :][:1]
+    after = [turn for turn in turns[turns.index(cited[-1]) + 1 :] if turn.session == cited[-1].session][:1]
     if any(_ACCEPTS.match(turn.user_text) for turn in after):
         return Trust.ACCEPTED
     return None if kind in _ABOUT_USER else Trust.ASSISTANT

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -104,16 +104,16 @@ def repair(asked: list[dict[str, str]], answer: str) -> list[dict[str, str]]:
     return [*asked, {"role": "assistant", "content": answer[:8000] or "…"}, {"role": "user", "content": _REPAIR}]
 
 
-def shaped(mode: str, asked: list[dict[str, str]]) -> dict[str, Any]:
+def shaped(mode: str, asked: list[dict[str, str]], schema: Mapping[str, Any]) -> dict[str, Any]:
     """One chat-completions body for a mode: schema, tool, prompt (and repair, which looks like prompt)."""
     body: dict[str, Any] = {"messages": asked}
     if mode == "schema":
         body["response_format"] = {
             "type": "json_schema",
-            "json_schema": {"name": NAME, "strict": True, "schema": SCHEMA},
+            "json_schema": {"name": NAME, "strict": True, "schema": schema},
         }
     if mode == "tool":
-        function = {"name": NAME, "description": "Store the notes.", "parameters": SCHEMA}
+        function = {"name": NAME, "description": "Store the notes.", "parameters": schema}
         body["tools"] = [{"type": "function", "function": function}]
         body["tool_choice"] = {"type": "function", "function": {"name": NAME}}
     return body

@@ -15,7 +15,7 @@ from tests.live import Installation, wait_for
 @pytest.fixture
 def installation(data: Path, upstream: RecordingUpstream) -> Iterator[Installation]:
     upstreams = [{"name": "recording", "kind": "openai", "base_url": upstream.url}]
-    with Installation(data, upstreams=upstreams, executor={"sweep_s": 1}) as running:
+    with Installation(data, upstreams=upstreams, executor={"sweep_s": 1}, evolution={"quiet_s": 1}) as running:
         yield running
 
 
@@ -81,6 +81,31 @@ def test_nothing_but_the_users_own_words_makes_a_skill(installation: Installatio
     assert [skill["text"] for skill in learned(installation, key, 1)] == ["Call me Sam"]
     say(installation, key, "Hello!", "after")
     assert "answer in French" not in upstream.last.messages[0]["content"]
+
+
+def test_what_is_asked_for_in_two_sessions_is_done_in_the_third(
+    installation: Installation, upstream: RecordingUpstream
+) -> None:
+    key = installation.key()
+    for session in ("first", "second"):
+        say(installation, key, "How far is the moon?", session)
+        say(installation, key, "in kilometres please", session)
+    (skill,) = learned(installation, key, 1)
+    assert {source["session"] for source in skill["sources"]} > {skill["sources"][0]["session"]}
+    say(installation, key, "How far is the sun?", "third")
+    assert "when answering → give distances in kilometres" in upstream.last.messages[0]["content"]
+
+
+def test_a_profile_is_made_in_a_quiet_hour_and_goes_with_what_it_rests_on(installation: Installation) -> None:
+    key = installation.key()
+    for number, text in enumerate(("My name is Ottoline.", "I live in Bergen.", "I am allergic to peanuts.")):
+        say(installation, key, text, f"s{number}")
+    (profile,) = wait_for(lambda: installation.items(key, kind="insight"), "a profile")
+    wait_for(lambda: "Ottoline" in installation.items(key, kind="insight")[0]["text"], "all of it")
+    (name,) = [item for item in installation.items(key, kind="identity") if "Ottoline" in item["text"]]
+    status, gone = installation.api(key, "DELETE", f"/v1/memory/items/{name['id']}")
+    assert status == 200
+    assert profile["id"] in gone["erased"]
 
 
 def call() -> dict[str, Any]:

@@ -14,9 +14,11 @@ from memory.index import Index
 from memory.memories import Memories
 from memory.models import Embedder
 from memory.organise import Organiser
+from memory.reflect import Policy, Reflector
 from memory.sql import Database
 from memory.store import Store
 from memory.turns import TurnLog
+from memory.types import Status
 from proxy.blocks import Blocks, Recalled
 from proxy.tasks import StillHeld, Sweep, Work
 from tests.memory.make import CUBE, NOW, OWNER, memory, record, turn
@@ -36,6 +38,7 @@ def work(database: Database, store: Store, embedder: Embedder) -> Work:
         extractor=None,
         batch=2,
         clock=lambda: NOW,
+        reflector=Reflector(database, embedder, clock=lambda: NOW),
     )
 
 
@@ -203,7 +206,7 @@ async def test_a_wrong_index_is_rebuilt(work: Work, database: Database, store: S
     assert await work.index.verify(CUBE) is None
 
 
-@pytest.mark.parametrize("task", ["learn", "index", "erase", "rebuild", "close", "trim", "wipe"])
+@pytest.mark.parametrize("task", ["learn", "reflect", "index", "erase", "rebuild", "close", "trim", "wipe"])
 async def test_a_job_for_a_cube_that_is_gone_does_no_harm(work: Work, task: str) -> None:
     run: Any = next(t.run for t in work.tasks(1) if t.name == task)
     await run("nobody's", {})
@@ -240,3 +243,52 @@ async def test_the_sweep_verifies_after_the_queue_is_back(work: Work, database: 
     slip.refuses = ""
     await sweep()
     assert tasks(slip) == [("rebuild", CUBE)]
+
+
+async def test_a_cube_is_thought_over_when_it_has_gone_quiet(work: Work, database: Database) -> None:
+    now = [NOW]
+    slip = Slip()
+    sweep = Sweep(replace(work, clock=lambda: now[0]), slip)
+    await record(database, turn())
+    await work.learn(CUBE, {})
+    await sweep()
+    slip.put_in.clear()
+    now[0] += 30
+    await sweep()
+    assert tasks(slip) == []
+    now[0] += 60
+    await sweep()
+    assert tasks(slip) == [("reflect", CUBE)]
+    await work.reflect(CUBE, {})
+    slip.put_in.clear()
+    now[0] += 3600
+    await sweep()
+    assert tasks(slip) == []
+
+
+async def test_where_memories_fade_every_cube_is_looked_at_once_a_day(
+    work: Work, database: Database, embedder: Embedder
+) -> None:
+    now = [NOW + 9000]
+    slip = Slip()
+    fading = Reflector(database, embedder, policy=Policy(weak_after_s=1.0))
+    sweep = Sweep(replace(work, clock=lambda: now[0], reflector=fading), slip)
+    await Memories(database).add(memory(), OWNER)
+    await work.reflect(CUBE, {})
+    await sweep()
+    slip.put_in.clear()
+    for hours in (12, 13, 25):
+        now[0] = NOW + 9000 + hours * 3600
+        await sweep()
+    assert tasks(slip) == [("reflect", CUBE)]
+
+
+async def test_what_faded_comes_back_when_a_question_found_nothing(work: Work, database: Database) -> None:
+    asleep = memory(text="The bike shop closes early on Sunday.", status=Status.ARCHIVED)
+    await Memories(database).add(asleep, OWNER)
+    await record(database, turn(user_text="When does the bike shop close on Sunday?"))
+    assert (await work.learn(CUBE, {}))["woken"] == 1
+    back = await Memories(database).get(CUBE, asleep.id)
+    assert back is not None
+    assert back.status is Status.ACTIVE
+    assert await work.index.verify(CUBE) is None

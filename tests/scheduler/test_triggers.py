@@ -55,6 +55,7 @@ class Slip:
         (triggers.MEMORY_WRITTEN, "index", 3, 0.0),
         (triggers.MEMORY_ERASED, "erase", 1, 0.0),
         (triggers.INDEX_BROKEN, "rebuild", 2, 0.0),
+        (triggers.FEEDBACK_GIVEN, "reflect", 8, 5.0),
     ],
 )
 async def test_what_follows_from_an_event(event: str, task: str, priority: int, delay: float) -> None:
