@@ -17,6 +17,7 @@ from starlette.responses import Response
 from memory.cube import Cube, Cubes
 from memory.erase import Receipt, Receipts
 from memory.grants import ACTIVE, ARCHIVED, CubeRefused, Grant, Grants, Level
+from memory.words import whole
 from proxy import bodies
 from proxy.auth import Auth, Principal, access, home_cube, refusal
 from proxy.config import Sessions
@@ -175,7 +176,8 @@ class CubesApi:
 
     async def _body(self, request: Request) -> dict[str, Any]:
         sent = await bodies.read(request.receive, self._most, request.headers.get("content-length"))
-        return bodies.parse(bodies.decode(sent, request.headers.get("content-encoding", ""), self._most))
+        body = bodies.parse(bodies.decode(sent, request.headers.get("content-encoding", ""), self._most))
+        return {name: _storable(value) if isinstance(value, str) else value for name, value in body.items()}
 
 
 def manifest(info: Cube, level: Level, memories: dict[str, int]) -> dict[str, Any]:
@@ -218,7 +220,7 @@ def _fields(body: dict[str, Any], allowed: tuple[str, ...]) -> dict[str, Any]:
             raise BadRequest(
                 f"unknown or read-only field {name[:64]!r}; there are {', '.join(allowed)}", param=name[:64]
             )
-        if name == "name" and not (isinstance(value, str) and value.strip() and len(value) <= _LONGEST_NAME):
+        if name == "name" and not (isinstance(value, str) and value and len(value) <= _LONGEST_NAME):
             raise BadRequest(f"name must be a text of at most {_LONGEST_NAME} characters", param=name)
         if name == "status" and value not in (ACTIVE, ARCHIVED):
             raise BadRequest("status must be active or archived", param=name)
@@ -227,6 +229,11 @@ def _fields(body: dict[str, Any], allowed: tuple[str, ...]) -> dict[str, Any]:
         if name == "ttl_s" and not (value is None or (_is_number(value, int | float) and value >= 1)):
             raise BadRequest("ttl_s must be a number of seconds, at least 1, or null", param=name)
     return body
+
+
+def _storable(text: str) -> str:
+    """Text that every database takes."""
+    return whole(text).replace("\x00", "").strip()
 
 
 def _is_number(value: Any, kind: Any) -> bool:

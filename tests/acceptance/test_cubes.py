@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,42 @@ def test_a_grant_lets_another_key_read_and_revoking_it_stops_that(live: LiveProx
     assert refused.value.code == "cube_not_found"
     assert len(upstream.requests) == asked
     assert search(live, theirs, "launch code", cube)[0] == 404
+
+
+def test_no_chat_that_begins_after_a_grant_ended_is_answered(live: LiveProxy, upstream: RecordingUpstream) -> None:
+    """Three clients ask all the time while the owner grants and revokes."""
+    mine, theirs = live.key(), live.key()
+    cube, guest = create(live, mine), owner(live, theirs)
+    asked: list[tuple[float, float, bool]] = []  # begun, ended, answered
+    revoked: list[tuple[float, float]] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            begun, answered = time.monotonic(), True
+            try:
+                say(live, theirs, "What is the launch code?", cube)
+            except openai.NotFoundError:
+                answered = False
+            asked.append((begun, time.monotonic(), answered))
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for level in ("read", "write") * 3:
+        live.api(mine, "POST", f"/v1/cubes/{cube}/grants", {"principal": guest, "level": level})
+        seen = len(asked)
+        wait_for(lambda seen=seen: any(answered for *_, answered in asked[seen:]), "an answer")
+        live.api(mine, "DELETE", f"/v1/cubes/{cube}/grants/{guest}")
+        since, seen = time.monotonic(), len(asked)
+        wait_for(lambda since=since: any(begun > since for begun, *_ in list(asked)), "a refusal")
+        revoked.append((since, time.monotonic()))
+    done.set()
+    for thread in threads:
+        thread.join(60)
+    within = [answered for begun, ended, answered in asked for a, b in revoked if begun > a and ended < b]
+    assert within
+    assert not any(within)
 
 
 def test_a_grant_to_read_records_nothing(live: LiveProxy) -> None:
@@ -282,8 +320,8 @@ def test_an_erasure_leaves_no_byte_in_any_file(data: Path, upstream: RecordingUp
 
 
 def all_done(running: Installation, key: str) -> bool:
-    jobs = running.api(key, "GET", "/v1/memory/jobs")[1]["data"]
-    return bool(jobs) and all(job["state"] == "done" for job in jobs)
+    status, body = running.api(key, "GET", "/v1/memory/jobs")
+    return status == 200 and bool(body["data"]) and all(job["state"] == "done" for job in body["data"])
 
 
 def places(data: Path, canary: bytes) -> set[str]:

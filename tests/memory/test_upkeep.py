@@ -63,6 +63,15 @@ async def test_what_was_not_used_for_too_long_is_archived(database: Database) ->
     assert [change.action for change in await memories.history(CUBE, "old")] == ["archive"]
 
 
+async def test_what_was_archived_can_be_brought_back(database: Database) -> None:
+    memories = await stored(database, quota=3)
+    await upkeep.trim(database, CUBE, NOW)
+    await Cubes(database).change(CUBE, {"quota": None})
+    for name in ("old", "unimportant"):
+        await memories.undo(CUBE, name)
+    assert await active(memories) == {"old", "unimportant", "pinned", "used", "new"}
+
+
 async def test_many_are_archived_in_several_transactions(database: Database) -> None:
     for number in range(1030):
         await Memories(database).add(memory(id=f"n{number:04}", created_at=NOW + number), OWNER)

@@ -65,6 +65,7 @@ def test_cubes_come_in_pages(live: LiveProxy, key: str) -> None:
     [
         ("POST", "", {}, "name"),
         ("POST", "", {"name": " "}, "name"),
+        ("POST", "", {"name": "\x00"}, "name"),
         ("POST", "", {"name": "x" * 201}, "name"),
         ("POST", "", {"name": "a", "owner": "me"}, "owner"),
         ("POST", "", {"name": "a", "quota": 0}, "quota"),
@@ -91,6 +92,14 @@ def test_what_is_wrong_is_said(live: LiveProxy, key: str, method: str, path: str
     status, answer = live.api(key, method, f"/v1/cubes{path.format(id=made['id'])}", body)
     assert status == (404 if body == {"from": "x"} else 400), answer
     assert answer["error"]["param"] == param
+
+
+@pytest.mark.parametrize("odd", ["\ud83d", "a\x00b", "%_' OR 1=1 --"])
+def test_odd_texts_are_stored_or_unknown(live: LiveProxy, key: str, odd: str) -> None:
+    path = f"/v1/cubes/{create(live, key, name=f'x{odd}')['id']}"
+    assert live.api(key, "GET", path)[1]["name"].startswith("x")
+    assert live.api(key, "POST", f"{path}/grants", {"principal": odd, "level": "read"})[0] == 404
+    assert live.api(key, "POST", f"{path}/fuse", {"from": odd})[0] == 404
 
 
 def test_a_grant_needs_somebody(live: LiveProxy, key: str) -> None:
