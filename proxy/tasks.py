@@ -17,7 +17,6 @@ from memory.fuse import fuse
 from memory.grants import ACTIVE, ARCHIVED, CubeRefused
 from memory.index import Index, Indexed
 from memory.memories import Memories
-from memory.models import ChatModelError
 from memory.organise import Organised, Organiser
 from memory.reflect import Reflector, reactivate, search_archived
 from memory.reflect.fading import any_archived, is_question
@@ -40,6 +39,21 @@ _KEEP_BLOCKS_S = 60 * 86400
 
 class StillHeld(Exception):
     """Erased text may still stand in the database's log, because somebody was reading."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What the extraction model took, and what it gave. `cut`: answers that broke off, read as far as they came."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    calls: int = 0
+    proposed: int = 0
+    cut: int = 0
+
+    def plus(self, other: Spent) -> Spent:
+        """Both together."""
+        return Spent(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +85,14 @@ class Work:
 
     async def learn(self, cube: str, _: Arguments) -> dict[str, Any]:
         """Extract from every turn that waits, organise, and bring the index up to date."""
-        turns = added = skipped = superseded = tokens = judged = woken = 0
-        mode = "rules"
+        turns = added = skipped = superseded = judged = woken = 0
+        mode, spent = "rules", Spent()
         while waiting := await self.turns.unextracted(cube, self.batch):
-            candidates, mode, spent = await self._extract(waiting)
+            candidates, mode, cost = await self._extract(waiting)
             done: Organised = await self.organiser.organise(cube, waiting, candidates, self.clock())
             judged += await self._heed(cube, waiting)
             woken += await self._wake(cube, waiting)
-            turns, tokens = turns + len(waiting), tokens + spent
+            turns, spent = turns + len(waiting), spent.plus(cost)
             added, skipped, superseded = added + done.added, skipped + done.skipped, superseded + done.superseded
         indexed = await self._catch_up(cube)
         return {
@@ -89,7 +103,8 @@ class Work:
             "judged": judged,
             "woken": woken,
             "extraction": mode,
-            "tokens": tokens,
+            "tokens": spent.prompt_tokens + spent.completion_tokens,
+            **asdict(spent),
             "pieces": indexed.pieces,
         }
 
@@ -127,18 +142,20 @@ class Work:
             moved += len(await self.feedback.judge(cube, weights, said > 0, by=turn.id))
         return moved
 
-    async def _extract(self, turns: Sequence[Turn]) -> tuple[list[Candidate], str, int]:
-        """(candidates, how they were found, tokens that the model took for it)"""
+    async def _extract(self, turns: Sequence[Turn]) -> tuple[list[Candidate], str, Spent]:
+        """(candidates, how they were found, what the model took for it)"""
+        spent = Spent()
         if self.extractor is not None:
             try:
-                extraction = await self.extractor.extract(turns)
-                spent = extraction.prompt_tokens + extraction.completion_tokens
-                return skills.joined(extraction.candidates, turns), extraction.mode, spent
-            except (ChatModelError, ExtractionFailed) as error:
+                got = await self.extractor.extract(turns)
+                spent = Spent(got.prompt_tokens, got.completion_tokens, got.attempts, got.items, int(got.cut))
+                return skills.joined(got.candidates, turns), got.mode, spent
+            except ExtractionFailed as error:
+                spent = Spent(error.prompt_tokens, error.completion_tokens, error.attempts)
                 # nothing is lost: the words are in the turn log, and the rules' result stands
                 log.warning("extraction model failed (%s): rules instead", type(error).__name__)
         found = [candidate for turn in turns for candidate in _by_rules(turn)]
-        return skills.joined(found, turns), "rules" if self.extractor is None else "rules after a failed model", 0
+        return skills.joined(found, turns), "rules" if self.extractor is None else "rules after a failed model", spent
 
     async def bring_index_up(self, cube: str, _: Arguments) -> dict[str, Any]:
         """Index what was written by other ways than a chat."""

@@ -16,7 +16,8 @@ from memory.extract.grounding import Source
 from memory.extract.spans import Prefer
 from memory.extract.text import normalise
 from memory.models import ChatModel
-from memory.types import Candidate, Kind, Trust, Turn
+from memory.types import Candidate, Change, Kind, Trust, Turn
+from memory.words import whole
 
 __all__ = ["Extraction", "ExtractionFailed", "LlmExtractor", "checked", "extract"]
 log = logging.getLogger(__name__)
@@ -109,6 +110,8 @@ def _candidate(item: Item, turns: Sequence[Turn], known: str) -> Candidate | Non
     turn = max(reversed(cited), key=lambda turn: Source(words[turn.id]).share(text))
     source = Source(" ".join(words.values()), aside)
     start, end = _time(item, text, kind, turn)
+    attributes = _attributes(item, text, kind, end)
+    done = kind is Kind.TASK and side == "user" and attributes is not None and attributes["state"] == "done"
     return Candidate(
         kind=kind,
         text=text,
@@ -122,7 +125,8 @@ def _candidate(item: Item, turns: Sequence[Turn], known: str) -> Candidate | Non
         trust=trust,
         confidence=CONFIDENCE[trust],
         importance=_unit(item.get("importance")),
-        attributes=_attributes(item, text, kind, end),
+        attributes=attributes,
+        changes=(Change("done", about=attributes["about"]),) if done and attributes else (),
     )
 
 
@@ -166,11 +170,19 @@ def _time(item: Item, text: str, kind: Kind, turn: Turn) -> tuple[float | None, 
 def _attributes(item: Item, text: str, kind: Kind, due: float | None) -> dict[str, Any] | None:
     if kind is Kind.TASK:
         done = str(item.get("state", "")).strip().lower() in ("done", "completed", "finished", "closed")
-        return {"state": "done" if done else "open", "due": None if done else due}
+        given = {"state": "done" if done else "open", "due": None if done else due}
+        return given | ({"feedback": text, "about": _about(item, text)} if done else {})
     if kind is Kind.SKILL:
         condition = item.get("condition")
         return {"when": condition.strip() if isinstance(condition, str) else "", "then": text}
     return None
+
+
+def _about(item: Item, text: str) -> str:
+    """Which task is done: in the model's words when the statement holds them, else the statement itself."""
+    about = item.get("about")
+    named = " ".join(whole(about).split())[:200] if isinstance(about, str) else ""
+    return named if named and Source(text).share(named) >= 0.5 else text
 
 
 def _slot(value: Any) -> str:
@@ -180,7 +192,7 @@ def _slot(value: Any) -> str:
 
 def _strings(value: Any, most: int) -> list[str]:
     entries = [value] if isinstance(value, str) else value if isinstance(value, list) else []
-    return [entry.strip() for entry in entries if isinstance(entry, str) and entry.strip()][:most]
+    return [whole(entry).strip() for entry in entries if isinstance(entry, str) and entry.strip()][:most]
 
 
 def _unit(value: Any) -> float:

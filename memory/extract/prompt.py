@@ -34,7 +34,8 @@ time), skill (a standing wish on how to answer), fact (anything else that lasts)
 - slot: a short English name such as "name", "home.city", "job", "diet", "favourite.color", "answer.language" when only one \
 value can hold at a time; otherwise "".
 - when: the words for the time exactly as they stand in the message ("last Friday", "5月2日"), otherwise "". Do not calculate.
-- state: for a task "open" or "done", otherwise "".
+- state: for a task "open" or "done" ("I've booked the flights"), otherwise "".
+- about: of a task that is done, which one it was ("the flights"), otherwise "".
 - condition: for a skill, when it applies; otherwise "".
 - entities: names of people, places, organisations, titles, as written.  - tags: one to three topic words.
 - importance: 0 to 1.
@@ -45,7 +46,7 @@ When there is nothing worth keeping, answer {"memories": []}. Most small talk is
 _SHAPE = """
 Answer with JSON only, no other words, in this shape:
 {"memories": [{"text": "…", "kind": "preference", "turns": [1], "role": "user", "slot": "", "when": "", "state": "", \
-"condition": "", "entities": [], "tags": [], "importance": 0.5}]}
+"about": "", "condition": "", "entities": [], "tags": [], "importance": 0.5}]}
 """
 _REPAIR = (
     "That could not be read as JSON of the required shape. Send the same notes again as one JSON object "
@@ -69,6 +70,7 @@ _ITEM: dict[str, Any] = {
     "slot": _string(),
     "when": _string(),
     "state": {"type": "string", "enum": ["", "open", "done"]},
+    "about": _string(),
     "condition": _string(),
     "entities": _strings(8),
     "tags": _strings(3),

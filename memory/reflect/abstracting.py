@@ -126,8 +126,8 @@ def _skill(item: Item, text: str, cited: Sequence[Memory], said: Source, at: flo
     when = item.get("when")
     attributes = {"when": squeeze(when)[:200] if isinstance(when, str) else "", "then": text}
     slot = wishes[0].slot if len(wishes) == 1 else ""
-    if not slot:
-        return None  # not a wish that can be taken back again
+    if not slot or not any(wish.slot == slot for memory in cited for wish in read(memory.text)):
+        return None  # not a wish that can be taken back again, or none that the user made
     made = derive(
         Kind.SKILL, text, cited, at, name=f"wish {slot}", attributes=attributes, confidence=0.7, importance=0.7
     )

@@ -1,6 +1,7 @@
 """Habits: what a user comes back to in conversation after conversation, and how often. Pure; English and Chinese.
 
-A word counts once a session. It is a habit with SESSIONS sessions on DAYS days, unless it is a word of no interest. Numbers in
+A word counts once a session, in a long one only if it comes up twice. It is a habit with SESSIONS sessions on DAYS days, unless
+it is a word of no interest or, where there are MANY sessions, one that nearly all of them have. Numbers in
 the text are steps (at least 4, 6, 10 …), so that it stays the same from one session to the next.
 """
 
@@ -19,6 +20,8 @@ from memory.types import Kind, Memory
 from memory.words import STOP_WORDS, fold, stem
 
 SESSIONS, DAYS = 4, 3
+LONG = 6  # turns of a session
+MANY, MOST_OF_ALL = 12, 0.5  # sessions; the share of them from which a word is only a manner of speaking
 MOST = 8  # insights of this kind in a cube
 _STEPS = (4, 6, 10, 15, 25, 50, 100, 250, 1000)
 _READ = 400  # characters of a message
@@ -29,26 +32,36 @@ _WEEKDAYS = ("Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Satur
 _WEEKDAYS_ZH = "一二三四五六日"
 _DULL = frozenset(
     stem(word)
-    for word in """able according actually add advice again ago already although always amazing another answer anyone anything
-    anyway around article ask asked back bad based begin best better big bit book bring build call came cannot case change check
-    child choose city class clear code come common compare complete consider continue correct could country couple create current
-    daily data date dear decide deep describe detail detailed different difference discuss done down draft each early easy else
-    email end english enough especially even evening ever every everyone everything exactly example expect explain fact family far
-    fast feel few file final find fine first follow following food form found free french friend fun game general generate german
-    get give given gives going good great group guess guide half hand happen happy hard hear hello help here hey high home hope
-    hour hours house however idea ideas imagine important improve include information instead interested interesting issue item
-    items job just keep kind know known language large last late later latest learn least leave less let life like likely line list
-    little live long look looking lot love made main make makes making many matter maybe mean means meeting mention message might
-    mind minute mistake month months more morning most move much must name near need needed never new next nice night note nothing
-    number often okay old once one only open option options order other others page part past pay people perfect perhaps person
-    place plan please point possible prefer pretty probably problem project provide put question questions quick quickly quite
-    read reading ready really reason recommend recommendation recommendations remember remind reply right said same say says
-    second see seem sense sentence set several short should show simple since small somehow someone something sometimes soon
-    sorry sound start started still stop story such suggest suggestion suggestions summary sure take talk tell text thank thanks
-    that thing things think thought three time times tips title today together told tomorrow tonight topic translate true try
-    trying turn two type understand until usage used useful user using usually version very view want wanted wants watch ways week
-    weekend weeks well went whether while whole will wish without wonder wondering word words work works working world would write
-    writing written wrong year years yesterday yet young your""".split()
+    for word in """
+    able according actually add advice again ago already although always amazing another answer anyone anything anyway around
+    article ask asked back bad based begin best better big bit book bring build call came cannot case change check child choose
+    city class clear code come common compare complete consider continue correct could country couple create current daily data
+    date dear decide deep describe detail detailed different difference discuss done down draft each early easy else email end
+    english enough especially even evening ever every everyone everything exactly example expect explain fact family far fast
+    feel few file final find fine first follow following food form found free french friend fun game general generate german get
+    give given gives going good great group guess guide half hand happen happy hard hear hello help here hey high home hope hour
+    hours house however idea ideas imagine important improve include information instead interested interesting issue item items
+    job just keep kind know known language large last late later latest learn least leave less let life like likely line list
+    little live long look looking lot love made main make makes making many matter maybe mean means meeting mention message
+    might mind minute mistake month months more morning most move much must name near need needed never new next nice night note
+    nothing number often okay old once one only open option options order other others page part past pay people perfect perhaps
+    person place plan please point possible prefer pretty probably problem project provide put question questions quick quickly
+    quite read reading ready really reason recommend recommendation recommendations remember remind reply right said same say
+    says second see seem sense sentence set several short should show simple since small somehow someone something sometimes
+    soon sorry sound start started still stop story such suggest suggestion suggestions summary sure take talk tell text thank
+    thanks that thing things think thought three time times tips title today together told tomorrow tonight topic translate true
+    try trying turn two type understand until usage used useful user using usually version very view want wanted wants watch
+    ways week weekend weeks well went whether while whole will wish without wonder wondering word words work works working world
+    would write writing written wrong year years yesterday yet young your absolutely agree amazed appreciate awesome aww awful
+    beautiful bless blessed calm care caring cheer chance chat cool connect crazy cute definitely difficult dream dreams emotion
+    enjoy enjoyed enjoying everybody excite excited exciting experience experiences express fantastic favorite favourite feeling
+    feelings friends forward gave glad gotten grateful heart hang heard helpful helped honest honestly incredible inspire
+    inspired inspiring inspiration joy journey kinda kids kudos lately laugh lesson lots lovely luck lucky mate meaningful
+    memory memories miss moment moments motivate motivated nervous okay opportunity pass passion peace peaceful perfect picture
+    photo pleasure positive power powerful pretty proud push rough share sharing shared safe seeing sounds special spend spent
+    stay strength stress strong stuff super support supportive supporting surprise sweet talking tough totally treat true trust
+    truly unique vibe weird wild wonderful worth worry worried wow yeah yep yup hmm haha okay gonna wanna gotta dad mom mum
+    mother father brother sister husband wife daughter son parents buddy dude folks""".split()
 )
 _DULL_ZH = re.compile(
     r"[的了是在和与也都就我你他她它们这那个有很一不吗呢吧啊把被给去要还说想会能可以对请帮问什么怎如何为哪谁几多少时候今明昨天年月日"
@@ -82,8 +95,13 @@ def find(episodes: Sequence[Memory]) -> list[Habit]:
         for key, word in _words(memory.text):
             where[key].append(memory)
             shapes[key][word] += 1
+    turns = Counter(_session(memory) for memory in episodes)
     found = []
-    for key, said in where.items():
+    for key, every in where.items():
+        times = Counter(_session(memory) for memory in every)
+        said = [m for m in every if times[_session(m)] > 1 or turns[_session(m)] < LONG]
+        if len(turns) >= MANY and len(times) > MOST_OF_ALL * len(turns):
+            continue
         habit = Habit(min(shapes[key], key=lambda word: (-shapes[key][word], word)), tuple(said))
         if habit.sessions >= SESSIONS and len({_day(memory) for memory in said}) >= DAYS:
             found.append(habit)

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from memory.extract.frames import spoken
+from memory.extract.grounding import Source
 from memory.extract.text import has_cjk, normalise, sentences
 from memory.redact import redact
 from memory.skills.chinese import CHINESE
 from memory.skills.english import ENGLISH
 from memory.skills.wish import ALONE, LASTING, Manner, Wish
-from memory.types import Candidate, Kind, Turn
+from memory.types import Candidate, Kind, Trust, Turn
 
 LONGEST = 300  # characters of a sentence; a longer one is no plain wish
 WORDS = 25  # other words beside a wish that does not say that it lasts
@@ -45,9 +46,22 @@ def candidates(turn: Turn) -> list[Candidate]:
 
 
 def joined(found: Sequence[Candidate], turns: Sequence[Turn]) -> list[Candidate]:
-    """What extraction found in `turns`, with the skills in them; what says the same once more, as another kind, is left out."""
+    """What extraction found in `turns`, with the skills in them; what says the same once more, as another kind, is left out,
+    and so is a wish, of whatever kind, that the user did not speak: a model may take a pasted "always …" for one."""
     taught = [skill for turn in turns for skill in candidates(turn)]
-    return [*(one for one in found if not any(_says(skill, one) for skill in taught)), *taught]
+    by_id = {turn.id: turn for turn in turns}
+    kept = [one for one in found if not any(_says(skill, one) for skill in taught)]
+    return [*(one for one in kept if not _wishes(one) or _spoken(one, by_id.get(one.turn))), *taught]
+
+
+def _wishes(candidate: Candidate) -> bool:
+    return candidate.kind is Kind.SKILL or bool(read(candidate.text))
+
+
+def _spoken(candidate: Candidate, turn: Turn | None) -> bool:
+    if turn is None or candidate.trust is not Trust.USER:
+        return False
+    return Source(" ".join(spoken(turn.user_text))).supports(candidate.text)
 
 
 def _says(skill: Candidate, other: Candidate) -> bool:

@@ -86,7 +86,91 @@ async def test_what_can_be_read_is_read_at_the_first_attempt(shape: str) -> None
     assert (found.attempts, found.mode) == (1, "schema")
 
 
+BERGEN = item(text="I live in Bergen")
+READABLE |= {
+    "a byte order mark": "\ufeff" + GOOD,
+    "not a number": '{"memories": [{"text": "I live in Oslo", "turns": [1], "importance": NaN}]}',
+    "infinity": '{"memories": [{"text": "I live in Oslo", "turns": [1], "importance": -Infinity}]}',
+    "single quotes": "{'memories': [{'text': 'I live in Oslo', 'turns': [1], 'entities': []}]}",
+    "Python": "{'memories': [{'text': 'I live in Oslo', 'turns': [1], 'slot': None, 'kept': True}]}",
+    "full-width marks": "｛“memories”：［｛“text”：“I live in Oslo”，“turns”：［1］｝］｝",
+    "curly quotes": "{“memories”: [{“text”: “I live in Oslo”, “turns”: [1]}]}",
+    "keys without quotes": '{memories: [{text: "I live in Oslo", turns: [1]}]}',
+    "a key twice": f'{{"memories": [], "memories": [{json.dumps(item())}]}}',
+    "wrapped": f'{{"result": {{"data": {GOOD}}}}}',
+    "in a string": json.dumps(GOOD),
+    "lines of JSON": f"{json.dumps(item())}\n{json.dumps(item())}",
+    "by number": json.dumps({"memories": {"1": item(), "2": item()}}),
+    "content for text": json.dumps({"memories": [{"content": "I live in Oslo", "turns": [1]}]}),
+    "value for text": json.dumps({"memory list": [{"key": "home", "value": "I live in Oslo", "turns": [1]}]}),
+    "comments": '{"memories": [ // notes\n' + json.dumps(item()) + " /* all */ ]}",
+    "no comma between": f'{{"memories": [{json.dumps(item())} {json.dumps(item())}]}}',
+    "a quote inside": '{"memories": [{"text": "I live in "Oslo"", "turns": [1]}, ' + json.dumps(item()) + "]}",
+    "a draft first": f'```json\n{{"draft": true}}\n```\nNow:\n```json\n{GOOD}\n```',
+    "braces in the words around": "I use {curly} braces: " + GOOD,
+    "tags around": f"<json>{GOOD}</json>",
+    "an example in the thought": f"<think>{json.dumps({'memories': [BERGEN]})}</think>{GOOD}",
+    "a channel in front": f"<|channel|>final<|message|>{GOOD}",
+    "thousands of the same": '{"memories": [' + ",".join([json.dumps(item())] * 3000) + "]}",
+    "a kind nobody knows": answer(item(kind="vibe")),
+    "a kind that is no text": answer(item(kind=["identity"])),
+}
+MESSAGES: dict[str, dict[str, Any]] = {
+    "a thought for the answer": {"content": None, "reasoning_content": GOOD},
+    "a tool of another name": {"content": None, "tool_calls": [{"function": {"name": "x", "arguments": GOOD}}]},
+    "two tool calls": {"tool_calls": [{"function": {"arguments": GOOD}}, {"function": {"arguments": GOOD}}]},
+    "an empty call and words": {"content": GOOD, "tool_calls": [{"function": {"arguments": "{}"}}]},
+    "calls that are no list": {"content": GOOD, "tool_calls": {"a": 1}},
+    "the old function call": {"content": None, "function_call": {"name": "save_memories", "arguments": GOOD}},
+}
+
+
+@pytest.mark.parametrize("shape", MESSAGES)
+async def test_what_stands_elsewhere_in_the_message_is_read_too(shape: str) -> None:
+    found = await extract(ScriptedModel({"choices": [{"message": MESSAGES[shape]}]}), [turn()])
+    assert [candidate.text for candidate in found.candidates] == ["I live in Oslo"]
+    assert found.attempts == 1
+
+
+async def test_an_answer_that_broke_off_says_so() -> None:
+    reply = {"choices": [{"message": {"content": GOOD[:-2] + ', {"te'}, "finish_reason": "length"}]}
+    found = await extract(ScriptedModel(reply), [turn()])
+    assert ([c.text for c in found.candidates], found.cut, found.items) == (["I live in Oslo"], True, 1)
+
+
+async def test_what_a_failure_cost_is_told() -> None:
+    used = {"usage": {"prompt_tokens": 10, "completion_tokens": 3}}
+    with pytest.raises(ExtractionFailed) as failure:
+        await extract(ScriptedModel(*[{"choices": [{"message": {"content": "no"}}]} | used] * 4), [turn()])
+    assert (failure.value.prompt_tokens, failure.value.completion_tokens, failure.value.attempts) == (40, 12, 4)
+
+
+def test_a_task_that_is_done_says_which_and_how() -> None:
+    said = "I've booked the flights to Oslo for 300 euros."
+    given = item(text=said, kind="task", state="done", about="the flights to Oslo", slot="")
+    done = kept(said, given)
+    assert done is not None
+    assert done.attributes == {"state": "done", "due": None, "feedback": said, "about": "the flights to Oslo"}
+    assert [(change.how, change.about) for change in done.changes] == [("done", "the flights to Oslo")]
+    other = kept(said, given | {"about": "the hotel in Rome"})
+    assert other is not None
+    assert other.changes[0].about == said
+
+
+def test_a_yes_in_another_session_accepts_nothing() -> None:
+    told = turn("Hm.", 1, assistant_text="The wifi password is hunter2 and the router stands in the hall.")
+    note = item(text="The router stands in the hall", kind="fact", turns=[1], role="assistant")
+    here, elsewhere = turn("Yes, great.", 2), turn("Yes, great.", 2, session="other")
+    assert [c.trust for c in checked([note], [told, here])] == [Trust.ACCEPTED]
+    assert [c.trust for c in checked([note], [told, elsewhere])] == [Trust.ASSISTANT]
+
+
 UNREADABLE = {
+    "a list in a broken answer": '{"memories": [{"text": "I live", \'entities\': []',
+    "endless nesting": "[" * 5000,
+    "deep nesting": '{"a":' * 3000 + "1" + "}" * 3000,
+    "bullets": "- I live in Oslo\n- I like tea",
+    "an error page": "<html><body>502 Bad Gateway</body></html>",
     "empty": "",
     "blank": " \n",
     "a refusal": "I'm sorry, I can't help with that.",

@@ -1,7 +1,7 @@
 """Wishes on how to be answered, against labelled turns (data/skills.tsv), and what each carries.
 
 Columns: part, language, wanted ("-": no skill; "lift:" a wish taken back; else the slot), text. `held` was written before the
-first rule and not looked at while tuning on `dev`; first measured on it: 30 skills found, all of them right, of 31.
+first rule; first measured on it: 27 of 31 skills found, and nothing that is none.
 """
 
 from __future__ import annotations
