@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -12,6 +14,7 @@ MENTIONS = "mentions"
 PART_OF = "part_of"
 ENTITY = "entity"
 TOPIC = "topic"
+ALIAS = "alias"  # another spelling or name; its parent is the entity
 
 
 async def cut_out(connection: AsyncConnection, cube: str, memory: str) -> None:
@@ -28,19 +31,25 @@ async def cut_out(connection: AsyncConnection, cube: str, memory: str) -> None:
         sources = [row[0] for row in (await connection.execute(sa.select(edges.c.source).where(*here))).all()]
         if node.kind == TOPIC or not sources:
             await connection.execute(sa.delete(edges).where(*here))
-            await connection.execute(sa.delete(nodes).where(nodes.c.cube == cube, nodes.c.id == node.id))
+            gone = sa.or_(nodes.c.id == node.id, sa.and_(nodes.c.parent == node.id, nodes.c.kind == ALIAS))
+            await connection.execute(sa.delete(nodes).where(nodes.c.cube == cube, gone))
         else:
-            await _keep_names_still_used(connection, cube, node, sources)
+            await _drop_names(connection, cube, node, sources)
 
 
-async def _keep_names_still_used(
-    connection: AsyncConnection, cube: str, node: sa.Row[tuple[str, ...]], by: list[str]
-) -> None:
+async def _drop_names(connection: AsyncConnection, cube: str, node: Any, by: list[str]) -> None:
+    """Keep of an entity's names those that a remaining memory uses; one of them becomes its name."""
     nodes, memories = sql.nodes, sql.memories
-    texts = sa.select(memories.c.text, memories.c.answer).where(memories.c.cube == cube, memories.c.id.in_(by[:500]))
-    said = fold(" ".join(f"{row[0]} {row[1]}" for row in (await connection.execute(texts)).all()))
-    names = [node.name, *(node.attributes or {}).get("aliases", [])]
-    used = [name for name in names if fold(name) in said] or names[-1:]
-    if used != names:
-        values = {"name": used[0], "attributes": {"aliases": used[1:]}}
-        await connection.execute(sa.update(nodes).where(nodes.c.cube == cube, nodes.c.id == node.id).values(**values))
+    texts = sa.select(memories.c.text, memories.c.answer, memories.c.entities).where(
+        memories.c.cube == cube, memories.c.id.in_(by[:500])
+    )
+    said = fold(" ".join(f"{row[0]} {row[1]} {' '.join(row[2])}" for row in (await connection.execute(texts)).all()))
+    query = sa.select(nodes).where(nodes.c.cube == cube, nodes.c.parent == node.id, nodes.c.kind == ALIAS)
+    aliases = (await connection.execute(query)).all()
+    unused = [row.id for row in aliases if fold(row.name) not in said]
+    if unused:
+        await connection.execute(sa.delete(nodes).where(nodes.c.cube == cube, nodes.c.id.in_(unused)))
+    left = [row.name for row in aliases if row.id not in unused]
+    if fold(node.name) not in said and left:
+        here = (nodes.c.cube == cube, nodes.c.id == node.id)
+        await connection.execute(sa.update(nodes).where(*here).values(name=left[0]))

@@ -22,12 +22,14 @@ from memory import embed
 from memory.cube import Cubes
 from memory.erase import Receipts
 from memory.grants import CubeRefused, Grants
+from memory.graph import Graph
 from memory.memories import Memories
 from memory.models import Embedder
 from memory.retrieve import Retriever
 from memory.sql import Database, DatabaseError
 from memory.store import Store
 from memory.turns import TurnLog
+from memory.walk import Walk
 from proxy import db, hooks
 from proxy.auth import Auth, refusal
 from proxy.blocks import Blocks
@@ -36,6 +38,7 @@ from proxy.config import Config
 from proxy.cubes_api import CubesApi
 from proxy.errors import ApiError, MethodNotAllowed, NotFound
 from proxy.feedback_api import FeedbackApi
+from proxy.graph_api import GraphApi
 from proxy.hooks import Hooks
 from proxy.keys import Keys
 from proxy.lifecycle import Lifecycle
@@ -237,6 +240,7 @@ class Front:
         self._memory: MemoryApi | None = None
         self._cubes: CubesApi | None = None
         self._feedback: FeedbackApi | None = None
+        self._graph: GraphApi | None = None
         self._transfer: TransferApi | None = None
         self.draining = False
 
@@ -274,6 +278,14 @@ class Front:
             settings=parts.config.sessions,
             most=parts.config.limits.body_bytes,
         )
+        self._graph = GraphApi(
+            auth=parts.auth,
+            grants=parts.grants,
+            memories=parts.memories,
+            graph=Graph(parts.database),
+            walk=Walk(parts.database),
+            settings=parts.config.sessions,
+        )
         self._feedback = FeedbackApi(
             auth=parts.auth,
             grants=parts.grants,
@@ -303,7 +315,7 @@ class Front:
     def routes(self) -> list[Route]:
         """Every route of the proxy."""
         memory, cubes = self._to(lambda: self._memory), self._to(lambda: self._cubes)
-        feedback = self._to(lambda: self._feedback)
+        feedback, graph = self._to(lambda: self._feedback), self._to(lambda: self._graph)
         transfer = self._to(lambda: self._transfer)
         return [
             Route("/v1/chat/completions", _Post(self._to_chat)),
@@ -314,6 +326,7 @@ class Front:
             Route("/v1/memory/items/{id}/history", memory("history"), methods=["GET"]),
             Route("/v1/memory/items/{id}/undo", memory("undo"), methods=["POST"]),
             Route("/v1/memory/search", memory("search"), methods=["POST"]),
+            Route("/v1/memory/graph", graph("graph"), methods=["GET"]),
             Route("/v1/memory/feedback", feedback("give"), methods=["POST"]),
             Route("/v1/memory/export", transfer("export"), methods=["GET"]),
             Route("/v1/memory/import", transfer("take_in"), methods=["POST"]),

@@ -15,6 +15,7 @@ from memory.extract import ExtractionFailed, LlmExtractor, rules
 from memory.feedback import Feedback, shares, verdict
 from memory.fuse import fuse
 from memory.grants import ACTIVE, ARCHIVED, CubeRefused
+from memory.graph import Graph
 from memory.index import Index, Indexed
 from memory.memories import Memories
 from memory.organise import Organised, Organiser
@@ -22,6 +23,7 @@ from memory.reflect import Reflector, reactivate, search_archived
 from memory.reflect.fading import any_archived, is_question
 from memory.sql import Database
 from memory.store import Store
+from memory.topics import Topics
 from memory.turns import TurnLog
 from memory.types import Candidate, Turn
 from proxy.blocks import purge, shown_for
@@ -77,6 +79,16 @@ class Work:
     def memories(self) -> Memories:
         """The stored memories."""
         return Memories(self.database, self.clock)
+
+    @property
+    def graph(self) -> Graph:
+        """Names, and what leads from memory to memory."""
+        return Graph(self.database)
+
+    @property
+    def topics(self) -> Topics:
+        """The groups of like memories."""
+        return Topics(self.database, self.index.embedder_id)
 
     @property
     def feedback(self) -> Feedback:
@@ -168,7 +180,13 @@ class Work:
         done = await self.index.catch_up(cube)
         if done.action == "erased":  # a crash came between an erasure and its own job
             await self._wipe()
+        await self._draw(cube)
         return done
+
+    async def _draw(self, cube: str) -> None:
+        """Bring the graph up to date: names and links first, then topics, which need the vectors of the index."""
+        await self.graph.link(cube)
+        await self.topics.place(cube)
 
     async def _wipe(self) -> None:
         """Leave no bytes of erased rows in the database. Raises StillHeld, to be tried again."""
@@ -183,6 +201,7 @@ class Work:
             await self.store.drop(cube, keep=None)
         else:
             done = await self.index.rebuild(cube)
+            await self._draw(cube)
         await self._wipe()
         return {"action": done.action, "pieces": done.pieces, "vacuumed": True}
 
