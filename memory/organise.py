@@ -288,6 +288,8 @@ async def _settle(connection: AsyncConnection, one: _Proposal, at: float) -> tup
     others = [other for other, was in same if was == slot]
     carried = await _carry(connection, memory, slot, others, at)
     slot = "" if carried else slot
+    if slot and memory.kind is Kind.EVENT and any(old.kind is Kind.IDENTITY for old in others):
+        memory = memory.evolve(kind=Kind.IDENTITY)  # it stands where that stood
     memory = await place(connection, memory, [slot, _after(memory)] if slot else [_after(memory)], at)
     for old, _, how in hits:
         if how == "corrected":

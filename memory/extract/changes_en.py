@@ -88,6 +88,6 @@ ENGLISH = Changes(
         r"colleagues?|coworker|co-worker|neighbou?rs?|roommate|flatmate|teacher|kids?|child|children|ex|landlord|doctor|teammate|classmate)\b(?!'s (?:name|birthday|number|email))(?!\s+(?:\w+\s+)?and I\b)|(?P<pronoun>he|she|they)\b)",
         re.IGNORECASE,
     ),
-    done=_p(r"\b(?:done|finished|completed|sorted|ticked|tick|checked off|settled|handled|taken care of|all set|out of the way)\b|\b\w{2,}ed\b|\b(?:bought|paid|sent|wrote|written|took|taken|made|gave|given|met|got|did|went|brought|found|sold|told|spoke|read|put|cut|built|done|had|been|saw|seen|ate|drove|ran|swam|chosen|chose)\b"),
+    done=_p(r"\b(?:done|finished|completed|sorted|ticked|tick|checked off|settled|handled|taken care of|all set|out of the way)\b|\b\w{2,}ed\b|\b(?:bought|paid|sent|wrote|written|took|taken|made|gave|given|met|did|went|brought|found|sold|told|spoke|read|put|cut|built|done|saw|seen|ate|drove|ran|swam|chosen|chose)\b"),
     undone=_p(r"\b(?:not|never|can't|couldn't|didn't|don't|haven't|hasn't|won't|still|yet|will|going to|need to|have to|must|should|remind|tomorrow|later|almost|nearly|half|cancel+ed|by (?:mon|tues|wednes|thurs|fri|satur|sun)day)\b|n't\b|'ll\b"),
 )  # fmt: skip

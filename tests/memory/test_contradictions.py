@@ -1,8 +1,8 @@
 """Contradictions told in chats (data/contradictions.json): what holds now is current, what held before is past, and what
 only looks like a contradiction closes nothing.
 
-`dev` was tuned on; `held` was written before the first rule that it needs, and its figures are in docs/LOG.md as they were
-first measured.
+`dev` was tuned on; `held` was written before the first rule that it needs, `last` unseen by what came of those two. Both were
+looked at after they had been measured: how they did at first (what to expect in the field) is in docs/LOG.md.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def retriever(database: Database, store: Store, embedder: Embedder, threads: Thr
     return Retriever(database, store, embedder, threads)
 
 
-@pytest.mark.parametrize(("part", "least"), [("dev", 0.95), ("held", 0.80), ("last", 0.70)])
+@pytest.mark.parametrize(("part", "least"), [("dev", 0.95), ("held", 0.90), ("last", 0.90)])
 async def test_what_holds_now_is_current(
     part: str, least: float, database: Database, embedder: Embedder, retriever: Retriever
 ) -> None:
