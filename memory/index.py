@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import sqlalchemy as sa
-from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from memory import sql
 from memory.cube import Cube, Cubes
+from memory.late import encode
 from memory.memories import Memories
-from memory.models import Embedder, Vectors
+from memory.models import Embedder
 from memory.pieces import pieces
 from memory.sql import Database
 from memory.store import IndexBroken, Piece, Store
@@ -132,16 +132,15 @@ class Index:
 
     async def embedded(self, cube: str, wanted: Sequence[Piece]) -> list[Piece]:
         """The pieces with their vectors: known ones from SQL, new ones embedded and written to SQL."""
-        known = await stored_vectors(self._database, self._embedder.id, cube, wanted)
+        known = {piece.id: piece for piece in await with_vectors(self._database, self._embedder.id, cube, wanted)}
         missing = [piece for piece in wanted if piece.id not in known]
         for start in range(0, len(missing), 256):
-            batch = missing[start : start + 256]
-            rows = await asyncio.to_thread(self._embedder.embed, [piece.text for piece in batch])
-            await self._keep(cube, batch, rows)
-            known |= {piece.id: rows[i] for i, piece in enumerate(batch)}
-        return [replace(piece, vector=known[piece.id]) for piece in wanted]
+            batch = await asyncio.to_thread(embed_pieces, self._embedder, missing[start : start + 256])
+            await self._keep(cube, batch)
+            known |= {piece.id: piece for piece in batch}
+        return [known[piece.id] for piece in wanted]
 
-    async def _keep(self, cube: str, batch: Sequence[Piece], rows: Vectors) -> None:
+    async def _keep(self, cube: str, batch: Sequence[Piece]) -> None:
         table = sql.vectors
         values = [
             {
@@ -150,9 +149,11 @@ class Index:
                 "embedder": self._embedder.id,
                 "memory": piece.memory,
                 "digest": _digest(piece.text),
-                "vector": np.ascontiguousarray(rows[i], np.float32).tobytes(),
+                "vector": np.ascontiguousarray(piece.vector, np.float32).tobytes(),
+                "late": None if piece.late is None else piece.late.tobytes(),
+                "width": 0 if piece.late is None else piece.late.shape[1],
             }
-            for i, piece in enumerate(batch)
+            for piece in batch
         ]
 
         async def work(connection: AsyncConnection) -> None:
@@ -173,21 +174,29 @@ class Index:
         await self._database.write(work)
 
 
-async def stored_vectors(
-    database: Database, embedder: str, cube: str, wanted: Sequence[Piece]
-) -> dict[str, NDArray[np.float32]]:
-    """Piece id → vector, for those whose present text was embedded by this embedder."""
-    table, found = sql.vectors, dict[str, NDArray[np.float32]]()
-    texts = {piece.id: _digest(piece.text) for piece in wanted}
-    ids = list(texts)
+def embed_pieces(embedder: Embedder, wanted: Sequence[Piece]) -> list[Piece]:
+    """The pieces with vectors made now. Blocking."""
+    found = encode(embedder, [piece.text for piece in wanted])
+    late = [rows if rows.shape[1] else None for rows in found.pieces]
+    return [replace(piece, vector=found.vectors[i], late=late[i]) for i, piece in enumerate(wanted)]
+
+
+async def with_vectors(database: Database, embedder: str, cube: str, wanted: Sequence[Piece]) -> list[Piece]:
+    """Those of the pieces whose present text was embedded by this embedder before, with their vectors."""
+    table, found = sql.vectors, list[Piece]()
+    pieces = {piece.id: piece for piece in wanted}
+    ids = list(pieces)
+    columns = (table.c.piece, table.c.digest, table.c.vector, table.c.late, table.c.width)
     async with database.read() as connection:
         for start in range(0, len(ids), 500):
-            query = sa.select(table.c.piece, table.c.digest, table.c.vector).where(
+            query = sa.select(*columns).where(
                 table.c.cube == cube, table.c.embedder == embedder, table.c.piece.in_(ids[start : start + 500])
             )
             for row in (await connection.execute(query)).all():
-                if row.digest == texts[row.piece]:
-                    found[row.piece] = np.frombuffer(row.vector, np.float32)
+                piece = pieces[row.piece]
+                if row.digest == _digest(piece.text):
+                    late = None if row.late is None else np.frombuffer(row.late, np.int8).reshape(-1, row.width)
+                    found.append(replace(piece, vector=np.frombuffer(row.vector, np.float32), late=late))
     return found
 
 

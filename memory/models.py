@@ -45,3 +45,13 @@ class Embedder(Protocol):
     def embed_query(self, text: str) -> NDArray[np.float32]:
         """Shape (dimensions,). Some models want questions marked differently from what is stored."""
         ...
+
+
+class Reranker(Protocol):
+    """Reads a question together with each text (a cross-encoder). Thread-safe; blocking."""
+
+    id: str
+
+    def score(self, question: str, texts: Sequence[str]) -> Sequence[float]:
+        """For each text how well it answers the question; higher is better, on a scale of its own."""
+        ...

@@ -6,6 +6,7 @@ Each side of an episode is searched on its own, long texts in passages, and ever
 
 from __future__ import annotations
 
+import math
 import re
 from bisect import bisect_right
 from datetime import UTC, datetime
@@ -36,6 +37,13 @@ def pieces(memory: Memory) -> list[Piece]:
                     kind=memory.kind.value,
                     text=f"{label(memory, side)}: {passage}",
                     time=memory.message_time,
+                    speaker=memory.speaker,
+                    status=memory.status.value,
+                    at=memory.message_time if memory.event_time is None else memory.event_time,
+                    valid_from=memory.valid_from,
+                    valid_to=math.inf if memory.valid_to is None else memory.valid_to,
+                    tags=memory.tags,
+                    entities=memory.entities,
                 )
             )
     return out

@@ -1,116 +1,153 @@
-"""Ranking: signals of each candidate, scaled to the same range and added with weights. Pure; no I/O.
+"""Ranking: signals are weighed and added, and what has nothing to do with the question is left out. Pure; no I/O.
 
-Signals are min-max scaled within the candidates of one question and added (measured better than reciprocal rank fusion).
-Words are scored by BM25 (Robertson and Zaragoza, 2009; k1 = 1.2, b = 0.75) over the candidates' texts.
+Three tables of weights: for an embedder that gives vectors of word pieces, for one that does not, and for questions in a
+script that the embedder was not trained on, where words count most. `benchmarks/tune.py` makes them; docs/BENCHMARKS.md
+says on what, and measures them on what they were not made on.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter, defaultdict
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-from memory.words import terms
+from memory.extract.text import has_cjk
+from memory.late import Asked
+from memory.models import Embedder
+from memory.signals import NAMES, Signals, signals
+from memory.store import Filter
+from memory.view import Bools, Floats, View
+from memory.words import fold, stem, terms
 
-Scores = NDArray[np.float64]
-WEIGHTS: Mapping[str, float] = {"meaning": 0.45, "words": 0.35, "session": 0.15, "recency": 0.05}
-NEAR = 0.30  # a cosine from which two texts have something to do with each other (default embedder)
-COVERED = 0.40  # share of the question's rare words, by weight, from which a match by words alone counts
-
-
-@dataclass(frozen=True, slots=True)
-class Signals:
-    """One question's candidates: parallel arrays of length n. `cosine` may hold NaN (no vector known)."""
-
-    cosine: Scores
-    texts: Sequence[str]
-    sessions: Sequence[str]
-    times: Scores
-    sides: Sequence[str]
+LATE: Mapping[str, float] = {
+    "meaning": 0.10, "around": 0.12, "words": 0.02, "words_around": 0.05, "match": 0.33, "reply_to": 0.07, "window": 0.30,
+    "wide": 0.12, "session": 0.30, "session_words": 0.12, "replies": 0.30, "asks": 0.10, "length": 0.05, "when": 0.30,
+    "number": 0.15, "name": 0.30, "date": 0.60, "speaker": 0.35, "recency": 0.02, "own": 0.40, "yours": 0.40,
+    "exact": 0.30,
+}  # fmt: skip
+PLAIN: Mapping[str, float] = {
+    "meaning": 0.45, "around": 0.30, "words": 0.40, "words_around": 0.15, "session_words": 0.15, "length": 0.05,
+    "asks": 0.08, "when": 0.15, "number": 0.10, "name": 0.10, "date": 0.40, "speaker": 0.25, "recency": 0.02, "own": 0.20,
+    "yours": 0.40, "exact": 0.30,
+}  # fmt: skip
+FOREIGN: Mapping[str, float] = {
+    "meaning": 0.10, "around": 0.10, "words": 0.80, "words_around": 0.45, "match": 0.24, "window": 0.20, "session": 0.03,
+    "session_words": 0.20, "replies": 0.10, "asks": 0.05, "when": 0.10, "number": 0.10, "name": 0.15, "date": 0.50,
+    "own": 0.40, "yours": 0.40, "exact": 0.30,
+}  # fmt: skip
+ANSWERABLE = -1.5  # log-odds, fitted on questions of one person asked of another; see docs/BENCHMARKS.md
+UNKNOWN = 7.0  # the same, when every name in the question is unknown
+NEAR = 0.30  # rescaled cosine from which two texts have something to do with each other
+COVERED = 0.40  # share of the question's rare words from which a match by words alone counts …
+EXACT = 0.60  # … for any embedder
+SHARED = 0.20  # the same in a script that the embedder does not know: share of the question's telling characters
+FLOOR = 0.30  # of the best score; what is further behind is not worth its tokens
+_NAME = re.compile(r"(?<![.?!\"“] )(?<!^)\b[A-Z][\w'’]+")  # in the middle of a sentence
+_CALENDAR = frozenset(
+    stem(word)
+    for word in "january february march april may june july august september october november december monday tuesday"
+    " wednesday thursday friday saturday sunday".split()
+)
+_UNRELATED = [
+    "The kettle is boiling.", "Our team lost the final on penalties.", "How do I sort a list in Python?",
+    "Grandma planted tulips by the fence.", "The invoice is due next Thursday.", "I am allergic to penicillin.",
+    "我家的猫叫团子。", "明天要去看牙医。", "这部电影的结局出人意料。", "The train to Lyon was late again.",
+]  # fmt: skip
+_CHINESE_GRAMMAR = re.compile(
+    "什么时候|什么|为什么|怎么样|怎么|哪里|哪儿|哪些|哪个|哪天|哪|谁|多少|几|吗|呢|吧|啊|的|了|是|我|你|他|她|它|们|在|有|和|跟|与|要|会|过"
+    "|着|就|都|也|还|又|很|把|被|给|对|曾经|那个|这个|那|这|个|叫|名字|时候|现在|上次|最近|之前|以前|告诉|说|提到|记得|一下|请问|应该|可以|能|想"
+)
+_TRAINED_ON = re.compile(r"[\u0000-\u024f\u2000-\u206f]")  # Latin script and what stands between its words
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """Candidate `index` with its score in [0, 1] and each signal's share of it."""
+    """Piece `number` of the view, with its score in [0, 1] and each signal's share of it."""
 
-    index: int
+    number: int
     score: float
     why: dict[str, float]
 
 
-def rank(question: str, signals: Signals, now: float, weights: Mapping[str, float] = WEIGHTS) -> list[Ranked]:
-    """The candidates that have to do with the question, best first. Nothing is returned for a question that none fits."""
-    n = len(signals.texts)
-    if n == 0:
+def rank(
+    view: View, question: str, asked: Asked, only: Filter, now: float, *, usual: float = 0.0, every: bool = False
+) -> list[Ranked]:
+    """The pieces that have to do with the question, best first; none for a question that nothing fits. `usual`: the cosine
+    of texts that have nothing to do with each other. `every`: leave nothing out."""
+    found = signals(view, question, asked, only, now)
+    if not len(found.numbers):
         return []
-    asked = terms(question)
-    words, covered = bm25(asked, [_terms(text) for text in signals.texts])
-    known = ~np.isnan(signals.cosine)
-    cosine = np.where(known, signals.cosine, -1.0)
-    parts = {
-        # without a vector yet: as near as the others are on average
-        "meaning": scaled(np.where(known, cosine, cosine[known].mean() if known.any() else -1.0)),
-        "words": scaled(words),
-        "recency": np.exp(-np.maximum(now - signals.times, 0.0) / (90 * 86400)),
-    }
-    base = weights["meaning"] * parts["meaning"] + weights["words"] * parts["words"]
-    parts["session"] = scaled(session_signal(base, signals.sessions))
-    total = sum((weights[name] * parts[name] for name in weights), np.zeros(n))
-    # what the assistant said is long and seldom the point: a small step back, so that equals fall to the user's side
-    total *= np.array([0.92 if side == "assistant" else 1.0 for side in signals.sides])
-    fits = (cosine >= NEAR) | (covered >= COVERED)
-    order = [int(i) for i in np.argsort(-total, kind="stable") if fits[i]]
+    weights = _weights(question, asked)
+    shares = found.values * np.array([weights.get(name, 0.0) for name in NAMES], np.float32) / sum(weights.values())
+    total = shares.sum(axis=1)
+    order = np.argsort(-total, kind="stable")
+    if not every:
+        order = order[_fits(view, question, found, total, weights, usual)[order]]
     return [
-        Ranked(i, float(total[i]), {name: round(float(weights[name] * parts[name][i]), 4) for name in weights})
+        Ranked(
+            int(found.numbers[i]),
+            float(total[i]),
+            {name: round(float(share), 4) for name, share in zip(NAMES, shares[i], strict=True) if abs(share) >= 5e-5},
+        )
         for i in order
     ]
 
 
-@lru_cache(maxsize=1 << 14)
-def _terms(text: str) -> tuple[str, ...]:
-    """The same pieces come up question after question, and cutting them is most of the work here."""
-    return tuple(terms(text))
+def usual_cosine(embedder: Embedder) -> float:
+    """The mean cosine of texts that have nothing to do with each other: some models never go below 0.7."""
+    rows = embedder.embed(_UNRELATED)
+    cosines = rows @ rows.T
+    return float(cosines[np.triu_indices(len(rows), 1)].mean())
 
 
-def bm25(asked: Sequence[str], documents: Sequence[Sequence[str]]) -> tuple[Scores, Scores]:
-    """(BM25 scores, share of the question's words covered weighted by their rarity), each of shape (len(documents),)."""
-    n = len(documents)
-    scores, covered = np.zeros(n), np.zeros(n)
-    wanted = Counter(asked)
-    if not wanted or n == 0:
-        return scores, covered
-    counts = [Counter(term for term in document if term in wanted) for document in documents]
-    lengths = np.array([len(document) for document in documents], float)
-    average = max(float(lengths.mean()), 1.0)
-    frequency = Counter(term for count in counts for term in count)
-    total = 0.0
-    for term, times in wanted.items():
-        rarity = math.log(1.0 + (n - frequency[term] + 0.5) / (frequency[term] + 0.5))
-        total += rarity
-        for i, count in enumerate(counts):
-            if tf := count.get(term, 0):
-                scores[i] += times * rarity * tf * 2.2 / (tf + 1.2 * (0.25 + 0.75 * lengths[i] / average))
-                covered[i] += rarity
-    return scores, covered / max(total, 1e-9)
+def _weights(question: str, asked: Asked) -> Mapping[str, float]:
+    if asked.pieces is not None and len(_TRAINED_ON.findall(question)) < 0.7 * len(question):
+        return FOREIGN
+    return PLAIN if asked.pieces is None else LATE
 
 
-def session_signal(base: Scores, sessions: Sequence[str]) -> Scores:
-    """For each candidate the mean of the three best scores of its session: a session that fits lifts all its turns."""
-    best: dict[str, list[float]] = defaultdict(list)
-    for value, session in zip(base, sessions, strict=True):
-        best[session].append(float(value))
-    mean = {session: sum(sorted(values)[-3:]) / 3 for session, values in best.items()}
-    return np.array([mean[session] if session else 0.0 for session in sessions])
+def _fits(
+    view: View, question: str, found: Signals, total: Floats, weights: Mapping[str, float], usual: float
+) -> Bools:
+    """Which candidates may be returned: none when nothing fits well enough, else those not far behind the best."""
+    unknown = UNKNOWN * _unknown_names(view, question)
+    if weights is LATE:
+        cosine_of, met_of = np.nan_to_num(found.cosine, nan=0.0), np.nan_to_num(found.met, nan=0.0)
+        best = np.sort(cosine_of)[::-1]
+        answerable = 10.5 * best[0] + 4.2 * best[:3].mean() + 10.0 * met_of.max() - 10.0 - unknown > ANSWERABLE
+        placed = found.values[:, NAMES.index("window")]  # said beside what fits
+        near = np.maximum.reduce([cosine_of / 0.12, met_of / 0.35, found.covered / 0.15, placed / 0.45])
+        fits = (near >= 1.0) & answerable
+    elif weights is FOREIGN:
+        shared = _shared(question, [view.pieces[number].text for number in found.numbers])
+        fits = (shared >= SHARED) & (unknown < UNKNOWN)
+    else:
+        near = (found.cosine - usual) / (1.0 - usual)
+        fits = (np.nan_to_num(near, nan=0.0) >= NEAR) | (found.covered >= COVERED)
+        fits &= unknown < UNKNOWN
+    exact = found.covered >= EXACT  # a rare word that stands there is enough, whatever the vectors say
+    fits = fits | exact if not unknown else fits
+    return np.asarray(fits & (total >= FLOOR * total.max()), bool)
 
 
-def scaled(values: Scores) -> Scores:
-    """Min-max to [0, 1]; all zeros when every value is the same."""
-    low, high = float(values.min()), float(values.max())
-    if high - low < 1e-9:
-        return np.zeros_like(values)
-    return (values - low) / (high - low)
+def _shared(question: str, texts: Sequence[str]) -> Floats:
+    """For each text the share of the question's characters that stand in it, by rarity, grammar left out. In a script with
+    spaces: of its words."""
+    bare = _CHINESE_GRAMMAR.sub(" ", question)
+    units = {c for c in bare if c.isalpha() and not _TRAINED_ON.match(c)} if has_cjk(question) else set(terms(question))
+    held = np.array([[unit in fold(text) for unit in units] for text in texts], float).reshape(len(texts), len(units))
+    count = max(len(texts), 200)  # few texts say nothing about what is rare
+    often = held.sum(axis=0)
+    rarity = np.log(1.0 + (count - often + 0.5) / (often + 0.5))
+    return np.asarray(held @ rarity / max(float(rarity.sum()), 1e-9), float)
+
+
+def _unknown_names(view: View, question: str) -> float:
+    """The share of the names in the question that the cube has never heard of."""
+    names = [terms(match.group()) for match in _NAME.finditer(question)]
+    asked = [name for name in names if name and name[0] not in _CALENDAR]
+    if not asked:
+        return 0.0
+    return sum(not any(len(view.postings(word)[0]) for word in name) for name in asked) / len(asked)

@@ -1,4 +1,4 @@
-"""Retrieval: a question in, hits out. Reads LanceDB for what is indexed and SQL for what is newer.
+"""Retrieval: a question in, hits out. The cube's view is LanceDB's rows and what SQL has since then.
 
 Every hit is taken from SQL before it leaves, so what was changed or erased a moment ago is never shown as it was. When the
 index cannot be read the whole cube is searched from SQL instead, and the result says so.
@@ -7,35 +7,34 @@ index cannot be read the whole cube is searched from SQL instead, and the result
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from memory.cube import Cube, Cubes
-from memory.index import stored_vectors
+from memory.index import INDEXED
+from memory.late import Asked, encode_query
 from memory.memories import Memories, digest
-from memory.models import Embedder
-from memory.pieces import passage_of, pieces
-from memory.rank import Ranked, Signals, rank
+from memory.models import Embedder, Reranker
+from memory.pieces import label, passage_of
+from memory.rank import Ranked, rank, usual_cosine
+from memory.signals import scaled
 from memory.sql import Database
-from memory.store import Found, IndexBroken, Piece, Store
+from memory.store import Filter, Store
 from memory.types import Hit, Kind, Memory, Status
-from memory.words import whole
+from memory.view import View
+from memory.warm import AT_ONCE, Earlier, Seen, Warm
+from memory.words import terms, whole
 
-log = logging.getLogger(__name__)
-CANDIDATES = 100  # from each of the two searches of the index
-NARROWED = 1000  # the same when only some of them are wanted, and the index cannot tell which
-EMBED_NOW = 32  # fresh pieces embedded while a question waits; the rest are found by their words meanwhile
+RERANKED = 30  # hits that a cross-encoder reads
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked. `seen` holds digests of user texts that stand in the request anyway; their turns are left out."""
+    """What is asked. `seen` holds digests of user texts that stand in the request anyway; their turns are left out.
+    `as_of`: what held at that moment, instead of what holds now. `every`: also what hardly fits."""
 
     text: str
     now: float
@@ -45,11 +44,15 @@ class Question:
     since: float | None = None
     until: float | None = None
     tag: str | None = None
+    entity: str | None = None
+    as_of: float | None = None
+    every: bool = False
 
     @property
-    def narrowed(self) -> bool:
-        """Whether some memories are not wanted, however well they fit."""
-        return bool(self.kinds or self.tag is not None or self.since is not None or self.until is not None)
+    def only(self) -> Filter:
+        """What the index has to look at."""
+        kinds = tuple(kind.value for kind in self.kinds)
+        return Filter(kinds, self.tag, self.entity, self.since, self.until, self.as_of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,35 +63,28 @@ class Result:
     degraded: str | None = None
 
 
-Known = tuple[dict[str, Memory], dict[str, NDArray[np.float32]]]  # memories by id, vectors by piece
-
-
-@dataclass(slots=True)
-class _Fresh:
-    """What changed in a cube since its index was complete; a copy of SQL, kept up by revision."""
-
-    base: int  # holds everything after this revision …
-    known: int  # … up to this one
-    generation: int = 0  # of the table beside which it stands; erasing a cube takes the next
-    memories: dict[str, Memory] = field(default_factory=dict)
-    vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
 class Retriever:
-    """The reading side of memory. One per process; `threads` runs the embedder off the event loop."""
+    """The reading side of memory. One per process; `threads` runs the embedder off the event loop. `earlier` finds the
+    embedder of an index that was made with another one; `reranker` reads the best hits once more."""
 
     def __init__(
-        self, database: Database, store: Store, embedder: Embedder, threads: Executor, *, cubes_kept: int = 512
+        self,
+        database: Database,
+        store: Store,
+        embedder: Embedder,
+        threads: Executor,
+        *,
+        reranker: Reranker | None = None,
+        earlier: Earlier | None = None,
+        budget: int = 512 << 20,
+        at_once: int = AT_ONCE,
     ) -> None:
-        self._database = database
-        self._store = store
-        self._embedder = embedder
         self._threads = threads
+        self._reranker = reranker
         self._cubes = Cubes(database)
         self._memories = Memories(database)
-        self._fresh: OrderedDict[tuple[str, bool], _Fresh] = OrderedDict()
-        self._most = cubes_kept
+        self._warm = Warm(database, store, embedder, threads, budget=budget, at_once=at_once, earlier=earlier)
+        self._usual: dict[str, float] = {}
 
     async def retrieve(self, cube: str, question: Question, *, info: Cube | None = None) -> Result:
         """The memories that answer the question, best first; as new as `info`, when the caller has just looked it up.
@@ -98,100 +94,39 @@ class Retriever:
             return Result(())
         question = replace(question, text=whole(question.text))
         loop = asyncio.get_running_loop()
-        asking = loop.run_in_executor(self._threads, self._embedder.embed_query, question.text)
-        found, fresh, degraded = await self._candidates(info, question, asking)
-        ranked, candidates = await loop.run_in_executor(None, _rank, question, found, *fresh, await asking)
-        return Result(await self._hits(cube, question, ranked, candidates), degraded)
-
-    async def _candidates(
-        self, info: Cube, question: Question, asking: asyncio.Future[NDArray[np.float32]]
-    ) -> tuple[list[Found], Known, str | None]:
-        limit = NARROWED if question.narrowed else CANDIDATES
-        for attempt in (1, 2):
-            if info.generation == 0 or info.embedder != self._embedder.id:
-                return [], await self._sync(info, whole=True), None
-            fresh = await self._sync(info, whole=False)
-            try:
-                found = await self._store.search(
-                    info.id, info.generation, vector=await asking, words=question.text, limit=limit
-                )
-                return found, fresh, None
-            except IndexBroken as error:
-                # a new generation may just have replaced the one we knew
-                again = await self._cubes.get(info.id)
-                if attempt == 2 or again is None or again.generation == info.generation:
-                    log.warning("index of cube %s: %s; searching SQL", info.id, error)
-                    return [], await self._sync(info, whole=True), "index"
-                info = again
-        raise AssertionError("unreachable")
-
-    async def _sync(self, info: Cube, *, whole: bool) -> Known:
-        """A copy of the cube's fresh memories, as new as `info`; with `whole` all of its memories (no index to rely on).
-
-        A copy taken before the index is searched: what the index takes over meanwhile is then found in both, not in none.
-        """
-        base = 0 if whole else info.indexed_rev
-        while True:
-            fresh = self._working_set((info.id, whole), base, info.generation)
-            async with fresh.lock:
-                if fresh.base <= base:  # else one who knows a newer index let go of what ours may not hold: start over
-                    await self._bring_up(info, base, fresh)
-                    return dict(fresh.memories), dict(fresh.vectors)
-
-    def _working_set(self, key: tuple[str, bool], base: int, generation: int) -> _Fresh:
-        fresh = self._fresh.get(key)
-        if fresh is None or fresh.base > base or fresh.generation != generation:
-            fresh = self._fresh[key] = _Fresh(base, base, generation)
-        self._fresh.move_to_end(key)
-        while len(self._fresh) > self._most:
-            self._fresh.popitem(last=False)
-        return fresh
-
-    async def _bring_up(self, info: Cube, base: int, fresh: _Fresh) -> None:
-        if fresh.known < info.rev:
-            for memory in await self._memories.since(info.id, max(fresh.known, base)):
-                self._drop_vectors(fresh, memory.id)
-                fresh.memories[memory.id] = memory
-                fresh.known = max(fresh.known, memory.rev)
-        if base > fresh.base:  # the index has caught up: let go of what it holds
-            for memory in [memory for memory in fresh.memories.values() if memory.rev <= base]:
-                self._drop_vectors(fresh, memory.id)
-                del fresh.memories[memory.id]
-            fresh.base = base
-        await self._embed(info.id, fresh)
-
-    async def _embed(self, cube: str, fresh: _Fresh) -> None:
-        missing = [
-            piece
-            for memory in sorted(fresh.memories.values(), key=lambda memory: -memory.rev)
-            if memory.status is Status.ACTIVE
-            for piece in pieces(memory)
-            if piece.id not in fresh.vectors
-        ]
-        if len(missing) > EMBED_NOW:
-            fresh.vectors |= await stored_vectors(self._database, self._embedder.id, cube, missing)
-            missing = [piece for piece in missing if piece.id not in fresh.vectors]
-        if missing:
-            now = missing[:EMBED_NOW]
-            loop = asyncio.get_running_loop()
-            rows = await loop.run_in_executor(self._threads, self._embedder.embed, [piece.text for piece in now])
-            fresh.vectors |= {piece.id: rows[i] for i, piece in enumerate(now)}
-
-    @staticmethod
-    def _drop_vectors(fresh: _Fresh, memory: str) -> None:
-        old = fresh.memories.get(memory)
-        for piece in pieces(old) if old else ():
-            fresh.vectors.pop(piece.id, None)
+        embedder = await self._warm.embedder_of(info)
+        asked = await loop.run_in_executor(self._threads, encode_query, embedder, question.text)
+        seen = await self._warm.see(info, asked, question.text, question.only, embedder)
+        if seen.embedder.id != embedder.id:  # another generation replaced the one we knew
+            asked = await loop.run_in_executor(self._threads, encode_query, seen.embedder, question.text)
+        usual = await self._usual_of(seen.embedder) if asked.pieces is None else 0.0
+        ranked = await loop.run_in_executor(None, self._rank, seen, question, asked, usual)
+        hits = await self._hits(cube, question, ranked, seen.view)
+        if self._reranker is not None and hits:
+            hits = await loop.run_in_executor(self._threads, _reranked, self._reranker, question.text, hits)
+        return Result(hits, seen.degraded)
 
     async def warm(self, cube: str) -> None:
         """Bring what was just written into the working set, so that the next question does not wait for it."""
         info = await self._cubes.get(cube)
         if info is not None:
-            await self._sync(info, whole=info.generation == 0 or info.embedder != self._embedder.id)
+            await self._warm.refresh(info)
 
-    async def _hits(
-        self, cube: str, question: Question, ranked: Sequence[Ranked], candidates: Sequence[Piece]
-    ) -> tuple[Hit, ...]:
+    async def loaded(self) -> None:
+        """Wait until no cube is being loaded behind the scenes."""
+        await self._warm.loaded()
+
+    async def _usual_of(self, embedder: Embedder) -> float:
+        if embedder.id not in self._usual:
+            loop = asyncio.get_running_loop()
+            self._usual[embedder.id] = await loop.run_in_executor(self._threads, usual_cosine, embedder)
+        return self._usual[embedder.id]
+
+    @staticmethod
+    def _rank(seen: Seen, question: Question, asked: Asked, usual: float) -> list[Ranked]:
+        return rank(seen.view, question.text, asked, question.only, question.now, usual=usual, every=question.every)
+
+    async def _hits(self, cube: str, question: Question, ranked: Sequence[Ranked], view: View) -> tuple[Hit, ...]:
         hits: list[Hit] = []
         texts: set[str] = set()
         tried: set[tuple[str, str]] = set()
@@ -199,16 +134,17 @@ class Retriever:
         for start in range(0, len(ranked), step):
             best: dict[tuple[str, str], Ranked] = {}
             for entry in ranked[start : start + step]:
-                best.setdefault((candidates[entry.index].memory, candidates[entry.index].side), entry)
+                piece = view.pieces[entry.number]
+                best.setdefault((piece.memory, piece.side), entry)
             memories = await self._memories.by_ids(cube, {memory for memory, _ in best})
             for (memory_id, side), entry in best.items():
                 memory = memories.get(memory_id)
                 if (memory_id, side) in tried or memory is None or not _wanted(memory, question):
                     continue
-                _, passage = passage_of(memory, candidates[entry.index].id)
-                said = digest(passage)
-                if passage and said not in texts:
-                    texts.add(said)
+                _, passage = passage_of(memory, view.pieces[entry.number].id)
+                said, words = digest(passage), " ".join(sorted(set(terms(passage)))) or digest(passage)
+                if passage and not {said, words} & texts:
+                    texts |= {said, words}
                     hits.append(Hit(memory, entry.score, side, entry.why, passage))
                 if len(hits) >= question.limit:
                     return tuple(hits)
@@ -219,34 +155,37 @@ class Retriever:
 def _wanted(memory: Memory, question: Question) -> bool:
     at = memory.event_time if memory.event_time is not None else memory.message_time
     return (
-        memory.status is Status.ACTIVE
+        _holds(memory, question.as_of)
         and (not question.kinds or memory.kind in question.kinds)
         and (question.tag is None or question.tag in memory.tags)
+        and (question.entity is None or question.entity in memory.entities)
         and (question.since is None or at >= question.since)
         and (question.until is None or at < question.until)
         and not (question.seen and memory.kind is Kind.EPISODE and digest(memory.text) in question.seen)
     )
 
 
-def _rank(
-    question: Question,
-    found: Sequence[Found],
-    fresh: dict[str, Memory],
-    vectors: dict[str, NDArray[np.float32]],
-    asked: NDArray[np.float32],
-) -> tuple[list[Ranked], list[Piece]]:
-    candidates = [entry.piece for entry in found if entry.piece.memory not in fresh]
-    for memory in fresh.values():
-        if memory.status is Status.ACTIVE:
-            candidates += [replace(piece, vector=vectors.get(piece.id)) for piece in pieces(memory)]
-    if question.kinds:
-        candidates = [piece for piece in candidates if piece.kind in question.kinds]
-    cosine = np.array([float(asked @ piece.vector) if piece.vector is not None else np.nan for piece in candidates])
-    signals = Signals(
-        cosine=cosine,
-        texts=[piece.text for piece in candidates],
-        sessions=[piece.session for piece in candidates],
-        times=np.array([piece.time for piece in candidates]),
-        sides=[piece.side for piece in candidates],
+def _holds(memory: Memory, as_of: float | None) -> bool:
+    if as_of is None:
+        return memory.status is Status.ACTIVE
+    until = memory.valid_to
+    return memory.status in INDEXED and memory.valid_from <= as_of and (until is None or as_of < until)
+
+
+def _reranked(reranker: Reranker, question: str, hits: tuple[Hit, ...]) -> tuple[Hit, ...]:
+    """The best hits in an order that is half ours, half the cross-encoder's."""
+    head, tail = hits[:RERANKED], hits[RERANKED:]
+    read = np.asarray(
+        reranker.score(question, [f"{label(hit.memory, hit.side)}: {hit.passage}" for hit in head]), float
     )
-    return rank(question.text, signals, question.now), candidates
+    mixed = 0.5 * scaled(np.array([hit.score for hit in head])) + 0.5 * scaled(read)
+    low, high = head[-1].score, head[0].score
+    order = np.argsort(-mixed, kind="stable")
+    # scores stay on the scale of the others, above those that were not read
+    again = [
+        replace(
+            head[i], score=low + (high - low) * float(mixed[i]), why={**(head[i].why or {}), "read": float(read[i])}
+        )
+        for i in order
+    ]
+    return (*again, *tail)

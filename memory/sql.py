@@ -179,6 +179,8 @@ vectors = Table(  # the embedding of every indexed piece, so that an index can b
     Column("memory", String, nullable=False),
     Column("digest", String, nullable=False),  # of the embedded text
     Column("vector", LargeBinary, nullable=False),  # float32, little endian
+    Column("late", LargeBinary),  # int8, (word pieces, width); null: the embedder has none
+    Column("width", Integer, nullable=False, default=0, server_default="0"),
     Index("vectors_memory", "cube", "memory"),
 )
 

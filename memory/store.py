@@ -11,6 +11,7 @@ import asyncio
 import ctypes
 import hashlib
 import logging
+import math
 import os
 import shutil
 from collections import OrderedDict
@@ -28,7 +29,7 @@ os.environ.setdefault("LANCEDB_LOG", "error")
 import lancedb
 import numpy as np
 import pyarrow as pa
-from lancedb.expr import col
+from lancedb.expr import col, lit
 from lancedb.index import FTS
 from numpy.typing import NDArray
 
@@ -39,7 +40,10 @@ log = logging.getLogger(__name__)
 _WORDS = FTS(
     base_tokenizer="icu", stem=True, with_position=False, remove_stop_words=True, custom_stop_words=sorted(STOP_WORDS)
 )
-COLUMNS = ["id", "memory", "side", "session", "kind", "text", "time"]
+TEXTS = ["id", "memory", "side", "session", "kind", "text", "speaker", "status"]
+TIMES = ["time", "at", "valid_from", "valid_to"]
+LISTS = ["tags", "entities"]
+COLUMNS = [*TEXTS, *TIMES, *LISTS]
 
 
 class IndexBroken(Exception):
@@ -48,7 +52,8 @@ class IndexBroken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A searchable passage of a memory. `text` carries speaker and date in front, for words and meaning alike."""
+    """A searchable passage of a memory. `text` carries speaker and date in front, for words and meaning alike; what is
+    needed to filter and to rank it without asking SQL stands beside it."""
 
     id: str
     memory: str
@@ -56,14 +61,55 @@ class Piece:
     session: str
     kind: str
     text: str
-    time: float
+    time: float  # when it was said
+    speaker: str = ""
+    status: str = "active"  # active | superseded
+    at: float = 0.0  # when it happens or happened, else when it was said
+    valid_from: float = 0.0
+    valid_to: float = math.inf
+    tags: tuple[str, ...] = ()
+    entities: tuple[str, ...] = ()
     vector: NDArray[np.float32] | None = None
+    late: NDArray[np.int8] | None = None  # its word pieces, shape (pieces, late); see memory/late.py
 
     def digest(self) -> str:
         """Of everything that the index must hold unchanged."""
         raw = b"" if self.vector is None else np.ascontiguousarray(self.vector, np.float32).tobytes()
-        words = "\x1f".join((self.id, self.memory, self.side, self.session, self.kind, self.text))
-        return hashlib.sha256(words.encode() + raw).hexdigest()[:32]
+        raw += b"" if self.late is None else self.late.tobytes()
+        words = [getattr(self, name) for name in TEXTS] + [repr(getattr(self, name)) for name in TIMES]
+        words += [*self.tags, "", *self.entities]
+        return hashlib.sha256("\x1f".join(words).encode() + raw).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which pieces are wanted. `as_of`: those that held at that moment (seconds since the epoch); else those that hold
+    now. `kinds` empty: all kinds."""
+
+    kinds: tuple[str, ...] = ()
+    tag: str | None = None
+    entity: str | None = None
+    since: float | None = None
+    until: float | None = None
+    as_of: float | None = None
+
+    def sql(self) -> str:
+        """As LanceDB reads it; values are quoted by LanceDB's own expressions."""
+        if self.as_of is None:
+            wanted = col("status") == lit("active")
+        else:
+            wanted = (col("valid_from") <= lit(self.as_of)) & (col("valid_to") > lit(self.as_of))
+        if self.kinds:
+            wanted &= col("kind").isin(list(self.kinds))
+        if self.since is not None:
+            wanted &= col("at") >= lit(self.since)
+        if self.until is not None:
+            wanted &= col("at") < lit(self.until)
+        parts = [wanted.to_sql()]
+        for name, value in (("tags", self.tag), ("entities", self.entity)):
+            if value is not None:
+                parts.append(f"array_has({name}, {lit(value).to_sql()})")
+        return " AND ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,14 +264,21 @@ class Store:
     # --- reading ------------------------------------------------------------------------------------------------------
 
     async def search(
-        self, cube: str, generation: int, *, vector: NDArray[np.float32] | None, words: str, limit: int
+        self,
+        cube: str,
+        generation: int,
+        *,
+        vector: NDArray[np.float32] | None,
+        words: str,
+        limit: int,
+        only: Filter | None = None,
     ) -> list[Found]:
         """The `limit` nearest pieces by meaning and the `limit` best by words, in one list without order.
 
         Raises IndexBroken when the table cannot be read.
         """
         try:
-            return await self._search(cube, generation, vector, words, limit)
+            return await self._search(cube, generation, vector, words, limit, only.sql() if only else "")
         except IndexBroken:
             raise
         except Exception as error:
@@ -233,7 +286,7 @@ class Store:
             raise IndexBroken(f"cannot search: {_kind(error)}") from error
 
     async def _search(
-        self, cube: str, generation: int, vector: NDArray[np.float32] | None, words: str, limit: int
+        self, cube: str, generation: int, vector: NDArray[np.float32] | None, words: str, limit: int, where: str
     ) -> list[Found]:
         table = await self._table(cube, generation)
         found: dict[str, Found] = {}
@@ -242,13 +295,15 @@ class Store:
             if vector is None:
                 return None
             query = table.query().nearest_to(vector).distance_type("cosine").bypass_vector_index()
-            return await query.select([*COLUMNS, "vector", "_distance"]).limit(limit).to_arrow()
+            query = query.where(where) if where else query
+            return await query.select([*COLUMNS, "vector", "late", "width", "_distance"]).limit(limit).to_arrow()
 
         async def matching() -> pa.Table | None:
             if not words.strip():
                 return None
             query = table.query().nearest_to_text(words, columns=["text"])
-            return await query.select([*COLUMNS, "vector", "_score"]).limit(limit).to_arrow()
+            query = query.where(where) if where else query
+            return await query.select([*COLUMNS, "vector", "late", "width", "_score"]).limit(limit).to_arrow()
 
         nearest, matched = await asyncio.gather(near(), matching())
         for row, piece in _pieces(nearest):
@@ -263,7 +318,7 @@ class Store:
         """Every piece in the table, with its vector. Raises IndexBroken."""
         try:
             table = await self._table(cube, generation)
-            rows = await table.query().select([*COLUMNS, "vector"]).to_arrow()
+            rows = await table.query().select([*COLUMNS, "vector", "late", "width"]).to_arrow()
         except IndexBroken:
             raise
         except Exception as error:
@@ -287,16 +342,22 @@ class Store:
 
 
 def _schema(dimensions: int) -> pa.Schema:
-    text = [pa.field(name, pa.string(), nullable=False) for name in COLUMNS[:-1]]
     return pa.schema(
-        [*text, pa.field("time", pa.float64()), pa.field("vector", pa.list_(pa.float32(), dimensions), nullable=False)]
+        [pa.field(name, pa.string(), nullable=False) for name in TEXTS]
+        + [pa.field(name, pa.float64()) for name in TIMES]
+        + [pa.field(name, pa.list_(pa.string())) for name in LISTS]
+        + [pa.field("vector", pa.list_(pa.float32(), dimensions), nullable=False), pa.field("late", pa.binary())]
+        + [pa.field("width", pa.int32(), nullable=False)]  # bytes of a word piece in `late`
     )
 
 
 def _arrow(pieces: Sequence[Piece], dimensions: int) -> pa.Table:
     flat = np.concatenate([np.asarray(piece.vector, np.float32) for piece in pieces])
-    columns: dict[str, Any] = {name: [getattr(piece, name) for piece in pieces] for name in COLUMNS}
+    columns: dict[str, Any] = {name: [getattr(piece, name) for piece in pieces] for name in [*TEXTS, *TIMES]}
+    columns |= {name: [list(getattr(piece, name)) for piece in pieces] for name in LISTS}
     columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float32()), dimensions)
+    columns["late"] = [None if piece.late is None else piece.late.tobytes() for piece in pieces]
+    columns["width"] = [0 if piece.late is None else piece.late.shape[1] for piece in pieces]
     return pa.Table.from_pydict(columns, schema=_schema(dimensions))
 
 
@@ -306,7 +367,15 @@ def _pieces(table: pa.Table | None) -> list[tuple[dict[str, Any], Piece]]:
     column = table.column("vector").combine_chunks()
     flat: Vectors = np.asarray(column.flatten(), np.float32).reshape(table.num_rows, -1)
     rows = table.drop_columns(["vector"]).to_pylist()
-    return [(row, Piece(**{name: row[name] for name in COLUMNS}, vector=flat[i])) for i, row in enumerate(rows)]
+    return [(row, _piece(row, flat[i])) for i, row in enumerate(rows)]
+
+
+def _piece(row: dict[str, Any], vector: NDArray[np.float32]) -> Piece:
+    late = None
+    if row["late"] is not None:
+        late = np.frombuffer(row["late"], np.int8).reshape(-1, max(row["width"], 1))
+    plain = {name: row[name] for name in [*TEXTS, *TIMES]} | {name: tuple(row[name]) for name in LISTS}
+    return Piece(**plain, vector=vector, late=late)
 
 
 def _cosine(a: NDArray[np.float32] | None, b: NDArray[np.float32] | None) -> float | None:

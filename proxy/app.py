@@ -18,8 +18,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from memory import embed
+from memory import rerank
 from memory.cube import Cubes
+from memory.embedders import Embedders
 from memory.erase import Receipts
 from memory.grants import CubeRefused, Grants
 from memory.graph import Graph
@@ -118,8 +119,13 @@ async def assemble(config: Config, *, engine_port: int = 0, clock: Callable[[], 
     """Make the parts. The database must have been brought up to date."""
     database = db.open_database(config)
     store = Store(config.store_root)
-    embedder = await asyncio.to_thread(
-        embed.make, config.memory.embedder, config.folder / "models", threads=config.memory.embedder_threads
+    settings = config.memory
+    embedders = Embedders(database, config.folder / "models", threads=settings.embedder_threads)
+    embedder = await embedders.current(settings.embedder)
+    reranker = (
+        await asyncio.to_thread(rerank.make, settings.reranker, threads=settings.embedder_threads)
+        if settings.reranker
+        else None
     )
     threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embed")
     await asyncio.get_running_loop().run_in_executor(threads, embedder.embed_query, "warm up")
@@ -127,7 +133,15 @@ async def assemble(config: Config, *, engine_port: int = 0, clock: Callable[[], 
     queue = DbosQueue(config.queue_url)
     cubes, memories, turns = Cubes(database), Memories(database, clock), TurnLog(database)
     grants = Grants(database, clock)
-    retriever = Retriever(database, store, embedder, threads)
+    retriever = Retriever(
+        database,
+        store,
+        embedder,
+        threads,
+        reranker=reranker,
+        earlier=embedders.earlier,
+        budget=settings.warm_mb << 20,
+    )
     blocks = Blocks(database, background)
     rules = triggers.table(debounce_s=config.extraction.debounce_s if config.extraction.model else 0.0)
     fired = Triggers(queue, rules)

@@ -55,6 +55,8 @@ class MemorySettings(_Section, frozen=True):
     stable_tokens: int = 400
     embedder: str = "all-MiniLM-L6-v2"
     embedder_threads: int = 1
+    reranker: str = ""
+    warm_mb: int = 512
 
 
 class Extraction(_Section, frozen=True):

@@ -164,7 +164,7 @@ class MemoryApi:
         return _json({"id": wanted, "state": "stored", "item": item(done[0]), "changed": done[1]})
 
     async def search(self, request: Request) -> Response:
-        """`POST /v1/memory/search`: {query, limit?, kinds?, tag?, since?, until?}."""
+        """`POST /v1/memory/search`: {query, limit?, kinds?, tag?, entity?, since?, until?, as_of?}."""
         _, cube = await self._who(request, "memory:read")
         body = await self._body(request)
         query = body.get("query")
@@ -173,7 +173,10 @@ class MemoryApi:
         kinds = body.get("kinds", [])
         if not isinstance(kinds, list):
             raise BadRequest("kinds must be a list", param="kinds")
-        for name in ("since", "until"):
+        for name in ("tag", "entity"):
+            if not isinstance(body.get(name), str | None):
+                raise BadRequest(f"{name} must be a text", param=name)
+        for name in ("since", "until", "as_of"):
             if not isinstance(body.get(name), int | float | type(None)):
                 raise BadRequest(f"{name} must be seconds since the epoch", param=name)
         question = Question(
@@ -181,6 +184,8 @@ class MemoryApi:
             now=self._clock(),
             limit=_number(body.get("limit", 10), "limit", 1, 100),
             kinds=[_kind(str(kind)) for kind in kinds],
+            entity=body.get("entity"),
+            as_of=body.get("as_of"),
             since=body.get("since"),
             until=body.get("until"),
             tag=body.get("tag"),

@@ -169,11 +169,14 @@ class EdgeRow(_Row, frozen=True, kw_only=True):
 
 
 class VectorRow(_Row, frozen=True, kw_only=True):
-    """Whose vector stands at this place of `vectors/data.f32`; `digest` is that of the embedded text."""
+    """Whose vector stands at this place of `vectors/data.f32`; `digest` is that of the embedded text. `late`: the vectors
+    of its word pieces, int8, `width` bytes each (base64 in JSON)."""
 
     piece: Id
     memory: Id
     digest: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+    late: bytes | None = None
+    width: Annotated[int, Meta(ge=0, le=4096)] = 0
 
 
 class Member(_Row, frozen=True, kw_only=True):

@@ -260,6 +260,8 @@ class Reading:
             _once(pieces, row.piece, VECTOR_ROWS)
             if row.memory not in memories or not row.piece.startswith(f"{row.memory}:"):
                 raise Refused(f"{VECTOR_ROWS}: a vector belongs to a memory that is not in the archive")
+            if bool(row.late) != bool(row.width) or (row.late and len(row.late) % row.width):
+                raise Refused(f"{VECTOR_ROWS}: the word pieces of {row.piece[:64]} are not of their width")
             length = float(vector @ vector)
             if not math.isfinite(length) or not (length == 0.0 or 0.9 < length < 1.1):
                 raise Refused(f"{VECTOR_DATA}: the vector of {row.piece[:64]} is not one of length 1")

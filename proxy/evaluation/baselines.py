@@ -162,6 +162,6 @@ def _by(hits: Sequence[Found], score: Callable[[Found], float | None]) -> list[F
 
 def _pieces(every: Sequence[Text], vectors: NDArray[np.float32]) -> list[Piece]:
     return [
-        Piece(str(i), text.key, text.side, text.session, "episode", text.text, text.at, vectors[i])
+        Piece(str(i), text.key, text.side, text.session, "episode", text.text, text.at, vector=vectors[i])
         for i, text in enumerate(every)
     ]

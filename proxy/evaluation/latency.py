@@ -20,6 +20,8 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.engine import Engine
 
+from memory import late
+from memory.late import Asked, Encoded
 from memory.models import Embedder, Vectors
 from memory.retrieve import Question, Retriever
 from memory.store import Found, Store
@@ -90,7 +92,7 @@ class TimedEmbedder:
 
     def __init__(self, inner: Embedder, watch: Watch) -> None:
         self._inner, self._watch = inner, watch
-        self.id, self.dimensions = inner.id, inner.dimensions
+        self.id, self.dimensions, self.late = inner.id, inner.dimensions, getattr(inner, "late", 0)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """As the inner one."""
@@ -102,6 +104,16 @@ class TimedEmbedder:
         with self._watch("embed"):
             return self._inner.embed_query(text)
 
+    def encode(self, texts: list[str]) -> Encoded:
+        """As the inner one."""
+        with self._watch("embed"):
+            return late.encode(self._inner, texts)
+
+    def encode_query(self, text: str) -> Asked:
+        """As the inner one."""
+        with self._watch("embed"):
+            return late.encode_query(self._inner, text)
+
 
 class TimedStore(Store):
     """A store under the watch."""
@@ -111,10 +123,10 @@ class TimedStore(Store):
         self._watch = watch
 
     async def _search(
-        self, cube: str, generation: int, vector: NDArray[np.float32] | None, words: str, limit: int
+        self, cube: str, generation: int, vector: NDArray[np.float32] | None, words: str, limit: int, where: str
     ) -> list[Found]:
         with self._watch("index"):
-            return await super()._search(cube, generation, vector, words, limit)
+            return await super()._search(cube, generation, vector, words, limit, where)
 
 
 def sentences(n: int) -> list[str]:

@@ -1,112 +1,224 @@
-"""Ranking: numbers that are always numbers, in an order that a reader would choose."""
+"""Ranking: numbers that are always numbers, in an order that a reader would choose, and nothing where nothing fits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from memory.rank import Signals, bm25, rank, scaled, session_signal
+from memory.index import embed_pieces
+from memory.late import encode_query
+from memory.models import Embedder
+from memory.rank import FOREIGN, LATE, PLAIN, Ranked, rank, usual_cosine
+from memory.signals import NAMES, WHOLE, scaled, signals
+from memory.store import Filter, Piece
+from memory.view import View
 from tests.memory.make import NOW
 
-NAN = float("nan")
+DAY = 86400.0
 
 
-def signals(texts: Sequence[str], **overrides: Any) -> Signals:
-    n = len(texts)
-    fields: dict[str, Any] = {
-        "cosine": np.zeros(n),
-        "sessions": [f"s{i}" for i in range(n)],
-        "times": np.full(n, NOW),
-        "sides": ["user"] * n,
-    } | overrides
-    return Signals(
-        texts=texts, **{name: np.array(v) if name in ("cosine", "times") else v for name, v in fields.items()}
+def piece(number: int, text: str, **fields: Any) -> Piece:
+    side = fields.get("side", "user")
+    named = fields.get("speaker") or ("Assistant" if side == "assistant" else "User")
+    fields = {"session": "s1", "time": NOW + number, "at": NOW + number} | fields
+    memory = fields.pop("memory", f"m{number}")
+    return Piece(
+        **({"id": f"{memory}:{side[0]}0", "memory": memory, "side": "user", "kind": "episode"} | fields),
+        text=f"{named} (14 November 2023): {text}",
     )
 
 
-def order(question: str, *texts: str, **overrides: Any) -> list[int]:
-    return [entry.index for entry in rank(question, signals(texts, **overrides), NOW)]
+def view(embedder: Embedder, *pieces: Piece) -> View:
+    return View.of(embed_pieces(embedder, pieces), embedder.dimensions)
 
 
-@pytest.mark.parametrize("question", ["", "dog", "the of", "?"])
-def test_nothing_is_found_in_nothing(question: str) -> None:
-    assert rank(question, signals([]), NOW) == []
+def found(embedder: Embedder, question: str, *pieces: Piece, **options: Any) -> list[Ranked]:
+    asked = encode_query(embedder, question)
+    only = options.pop("only", Filter())
+    return rank(view(embedder, *pieces), question, asked, only, NOW + 10 * DAY, **options)
+
+
+def order(embedder: Embedder, question: str, *texts: str | Piece, **options: Any) -> list[int]:
+    pieces = [piece(n, text) if isinstance(text, str) else text for n, text in enumerate(texts)]
+    return [entry.number for entry in found(embedder, question, *pieces, **options)]
+
+
+def test_every_weight_belongs_to_a_signal() -> None:
+    assert all(set(table) <= set(NAMES) for table in (LATE, PLAIN, FOREIGN))
+
+
+@pytest.mark.parametrize("values", [[], [0.0], [3.0], [0.0, 0.0], [1.0, 1.0], [-1.0, 2.0, 0.5]])
+def test_scaling_stays_between_nought_and_one(values: Sequence[float]) -> None:
+    if values:
+        out = scaled(np.array(values))
+        assert np.all((out >= 0) & (out <= 1))
+        assert list(np.argsort(out, kind="stable")) == list(np.argsort(values, kind="stable"))
+
+
+@pytest.mark.parametrize("question", ["", "dog", "the of", "?", "狗", "\ud83d"])
+def test_nothing_is_found_in_nothing(embedder: Embedder, question: str) -> None:
+    assert order(embedder, question.encode("utf-8", "replace").decode()) == []
+
+
+def test_the_fitting_one_comes_first_with_reasons(embedder: Embedder) -> None:
+    texts = ["I baked bread this morning.", "My puppy Rex is seven months old.", "The tax form is due in April."]
+    best, *_ = found(embedder, "How old is my dog?", *(piece(n, text) for n, text in enumerate(texts)))
+    assert best.number == 1
+    assert 0 < best.score <= 1
+    assert best.why["match"] > 0
+    assert sum(best.why.values()) == pytest.approx(best.score, abs=0.01)
+
+
+def test_other_words_for_the_same_are_found(embedder: Embedder) -> None:
+    texts = ["Our vacation in the mountains was great.", "I bought a new vehicle, a red one.", "Lunch was soup."]
+    assert order(embedder, "Which car did I buy?", *texts)[0] == 1
+
+
+def test_an_answer_is_found_beside_its_question(embedder: Embedder) -> None:
+    said = [
+        piece(0, "The weather is nice today.", memory="a"),
+        piece(1, "Where did you grow up, by the way?", memory="b", speaker="Ann"),
+        piece(2, "Sweden!", memory="c", speaker="Bo"),
+        piece(3, "I like soup.", memory="d"),
+    ]
+    numbers = order(embedder, "In which country did Bo grow up?", *said)
+    assert numbers.index(2) < numbers.index(0) if 0 in numbers else 2 in numbers
+    assert 2 in numbers[:2]
+
+
+def test_a_code_is_found_by_its_digits(embedder: Embedder) -> None:
+    texts = [f"The order number is A{n}." for n in range(40)]
+    assert order(embedder, "What about order A17?", *texts)[0] == 17
+
+
+def test_a_date_in_the_question_counts(embedder: Embedder) -> None:
+    pieces = [piece(n, "We went swimming.", time=NOW + n * 40 * DAY, at=NOW + n * 40 * DAY) for n in range(6)]
+    asked = "Did we go swimming in January 2024?"  # NOW is 14 November 2023
+    assert order(embedder, asked, *pieces)[0] == 2
+
+
+def test_what_the_assistant_said_comes_first_when_asked_for(embedder: Embedder) -> None:
+    pieces = [
+        piece(0, "Can you recommend a book about rivers?", memory="a"),
+        piece(1, "You could read The Waters of March, a book about rivers.", side="assistant", memory="a"),
+    ]
+    assert order(embedder, "Which book about rivers did you recommend?", *pieces)[0] == 1
 
 
 @pytest.mark.parametrize(
-    ("cosine", "found"),
-    [([0.9], [0]), ([0.1], []), ([NAN], []), ([NAN, NAN], []), ([0.5, 0.5], [0, 1]), ([NAN, 0.4], [1])],
+    ("narrow", "left"),
+    [
+        (Filter(kinds=("goal",)), [0]),
+        (Filter(tag="work"), [1]),
+        (Filter(entity="Rex"), [2]),
+        (Filter(since=NOW + 3), [3]),
+        (Filter(until=NOW + 1), [0]),
+        (Filter(as_of=NOW - 5), [4]),
+    ],
 )
-def test_meaning_alone(cosine: list[float], found: list[int]) -> None:
-    assert order("dog", *["tea"] * len(cosine), cosine=cosine) == found
-
-
-def test_a_word_alone_is_enough_without_any_vector() -> None:
-    assert order("zanzibar", "tea", "zanzibar tea", cosine=[NAN, NAN]) == [1]
-
-
-def test_a_question_that_nothing_fits_returns_nothing() -> None:
-    assert order("quantum chromodynamics", "my dog is Rex", "tea with milk", cosine=[0.1, 0.2]) == []
-
-
-@pytest.mark.parametrize("now", [0.0, NOW, NOW + 1e12])
-@pytest.mark.parametrize("cosine", [[NAN] * 3, [1.0] * 3, [-1.0, NAN, 1.0], [0.0, 0.0, 0.0]])
-def test_scores_are_numbers_between_nought_and_one(now: float, cosine: list[float]) -> None:
-    for entry in rank("dog tea", signals(["dog", "", "dog tea"], cosine=cosine), now):
-        assert 0.0 <= entry.score <= 1.0
-        assert all(np.isfinite(value) for value in entry.why.values())
-
-
-def test_one_unknown_vector_does_not_press_the_known_ones_together() -> None:
-    known = rank("x", signals(["a", "b"], cosine=[0.9, 0.4]), NOW)
-    beside = rank("x", signals(["a", "b", "c"], cosine=[0.9, 0.4, NAN]), NOW)
-    assert [e.why["meaning"] for e in beside] == [e.why["meaning"] for e in known]
-
-
-def test_equals_fall_to_the_side_of_the_user() -> None:
-    assert order("dog", "dog", "dog", cosine=[0.5, 0.5], sides=["assistant", "user"]) == [1, 0]
-
-
-def test_the_later_of_two_equals_comes_first() -> None:
-    assert order("dog", "dog", "dog", cosine=[0.5, 0.5], times=[NOW - 86400 * 90, NOW]) == [1, 0]
-
-
-def test_a_session_that_fits_lifts_its_turns() -> None:
-    assert order("x", *"abcd", cosine=[0.9, 0.8, 0.5, 0.5], sessions=["s", "s", "t", "s"])[2] == 3
-
-
-def test_rare_words_weigh_more() -> None:
-    scores, covered = bm25(["tea", "rex"], [["tea"], ["tea"], ["tea", "rex"], ["rex"]])
-    assert scores[3] > scores[0]
-    assert covered[2] == pytest.approx(1.0)
-    assert covered[0] + covered[3] == pytest.approx(1.0)
+def test_a_filter_is_kept(embedder: Embedder, narrow: Filter, left: list[int]) -> None:
+    pieces = [
+        piece(0, "tea one", kind="goal", valid_from=NOW),
+        piece(1, "tea two", tags=("work",), valid_from=NOW),
+        piece(2, "tea three", entities=("Rex",), valid_from=NOW),
+        piece(3, "tea four", valid_from=NOW),
+        piece(4, "tea five", status="superseded", valid_from=NOW - 10, valid_to=NOW - 1, at=NOW + 2),
+    ]
+    assert order(embedder, "tea", *pieces, only=narrow) == left
 
 
 @pytest.mark.parametrize(
-    ("asked", "documents"), [([], [["a"]]), (["a"], []), (["a"], [[]]), (["a"], [[], []]), (["a", "a"], [["a"]])]
+    "question", ["What is the capital of Mongolia?", "Explain the Krebs cycle.", "When did Gudrun sell her boat?"]
 )
-def test_bm25_of_odd_input_is_finite(asked: list[str], documents: list[list[str]]) -> None:
-    scores, covered = bm25(asked, documents)
-    assert scores.shape == covered.shape == (len(documents),)
-    assert np.isfinite(scores).all()
-    assert (covered <= 1.0 + 1e-9).all()
+def test_what_was_never_said_finds_nothing(embedder: Embedder, question: str) -> None:
+    texts = ["My dog is called Rex.", "I live in Oslo.", "My sister's wedding is in June.", "I sold my boat to Bo."]
+    assert order(embedder, question, *texts) == []
+    assert len(order(embedder, question, *texts, every=True)) == len(texts)
 
 
-def test_a_longer_document_scores_less_for_the_same_word() -> None:
-    scores, _ = bm25(["a"], [["a"], ["a", *"bcdefgh"]])
-    assert scores[0] > scores[1]
+def test_a_name_that_was_heard_is_no_stranger(embedder: Embedder) -> None:
+    texts = ["Gudrun sold her boat in May.", "I live in Oslo.", "The soup was good."]
+    assert order(embedder, "When did Gudrun sell her boat?", *texts)[0] == 0
 
 
-def test_a_session_counts_its_three_best() -> None:
-    got = session_signal(np.array([0.9, 0.6, 0.3, 0.1, 0.9]), ["s", "s", "s", "s", ""])
-    assert got.tolist() == pytest.approx([0.6, 0.6, 0.6, 0.6, 0.0])
+def test_chinese_is_found_by_its_characters(embedder: Embedder) -> None:
+    texts = ["我家的猫叫团子，今年三岁。", "我在杭州的出版社工作。", "周末想去爬山。"]
+    assert order(embedder, "我的猫叫什么名字？", *texts)[0] == 0
+    assert order(embedder, "我在哪个城市工作？", *texts)[0] == 1
 
 
-@pytest.mark.parametrize(
-    ("values", "expected"), [([3.0], [0]), ([2, 2], [0, 0]), ([1, 2, 3], [0, 0.5, 1]), ([-1, 1], [0, 1])]
-)
-def test_scaling(values: list[float], expected: list[float]) -> None:
-    assert scaled(np.array(values, float)).tolist() == expected
+def test_pieces_without_vectors_are_found_by_their_words(embedder: Embedder) -> None:
+    known = embed_pieces(embedder, [piece(0, "I like tea."), piece(1, "I like soup.")])
+    bare = piece(2, "The word is zanzibar.")
+    seen = View.of([*known, bare], embedder.dimensions)
+    asked = encode_query(embedder, "zanzibar")
+    assert next(entry.number for entry in rank(seen, "zanzibar", asked, Filter(), NOW)) == 2
+
+
+class Plain:
+    """The default embedder without its word pieces."""
+
+    id = "plain"
+    dimensions = 384
+
+    def __init__(self, inner: Embedder) -> None:
+        self.embed, self.embed_query = inner.embed, inner.embed_query
+
+
+def test_an_embedder_without_word_pieces_serves_too(embedder: Embedder) -> None:
+    plain: Any = Plain(embedder)
+    texts = ["I baked bread this morning.", "My puppy Rex is seven months old.", "The tax form is due in April."]
+    usual = usual_cosine(plain)
+    assert -0.2 < usual < 0.3
+    assert order(plain, "How old is my dog?", *texts, usual=usual)[0] == 1
+    assert order(plain, "Explain the Krebs cycle.", *texts, usual=usual) == []
+
+
+def test_a_large_cube_is_looked_at_in_two_steps(embedder: Embedder) -> None:
+    filler = [
+        piece(n, f"Note {n}: nothing much happened at the office.", session=f"s{n // 9}") for n in range(WHOLE + 60)
+    ]
+    needle = piece(WHOLE + 99, "My grandmother collected porcelain owls.", session="s3")
+    seen = view(embedder, *filler, needle)
+    question = "What did my grandma collect?"
+    got = signals(seen, question, encode_query(embedder, question), Filter(), NOW)
+    assert len(got.numbers) < len(seen.pieces)
+    ranked = rank(seen, question, encode_query(embedder, question), Filter(), NOW)
+    assert seen.pieces[ranked[0].number].memory == needle.memory
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_view_that_was_changed_is_the_one_made_anew(embedder: Embedder, seed: int) -> None:
+    """Random changes, then the same ranking as from a fresh view of what is left."""
+    dice = np.random.default_rng(seed)
+    words = ["tea", "soup", "boat", "dog", "Oslo", "garden", "violin", "snow"]
+
+    def some(n: int) -> Piece:
+        said = " ".join(dice.choice(words, 3))
+        return piece(n, f"I like {said}.", session=f"s{n % 3}", memory=f"m{n}")
+
+    held = {f"m{n}": some(n) for n in range(12)}
+    seen = view(embedder, *held.values())
+    for _ in range(15):
+        gone = [str(m) for m in dice.choice(list(held), 2)]
+        new = [some(int(n)) for n in dice.integers(0, 30, 2)]
+        new = list({p.memory: p for p in new}.values())
+        for memory in [*gone, *(p.memory for p in new)]:
+            held.pop(memory, None)
+        held |= {p.memory: p for p in new}
+        embedded = embed_pieces(embedder, new)
+        seen = seen.changed({*gone, *(p.memory for p in new)}, embedded, embedder.dimensions)
+    question = "Do I like my dog or the boat?"
+    asked = encode_query(embedder, question)
+    left = [p for i, p in enumerate(seen.pieces) if seen.alive[i]]
+    assert {p.id for p in left} == {p.id for p in held.values()}
+    fresh = View.of([replace(p) for p in left], embedder.dimensions)
+
+    def scores(of: View) -> dict[str, float]:
+        return {of.pieces[e.number].id: round(e.score, 5) for e in rank(of, question, asked, Filter(), NOW, every=True)}
+
+    assert scores(seen) == scores(fresh)

@@ -16,10 +16,11 @@ from memory.cube import Cubes
 from memory.index import Index
 from memory.memories import Memories, digest
 from memory.models import Embedder
-from memory.retrieve import EMBED_NOW, Question, Retriever
+from memory.retrieve import Question, Retriever
 from memory.sql import Database
-from memory.store import Found, Store
+from memory.store import Found, Piece, Store
 from memory.types import Kind, Memory, Status
+from memory.warm import EMBED_NOW
 from tests.memory.make import CUBE, NOW, OWNER, learned_from, memory, put, turn
 
 
@@ -46,10 +47,18 @@ class Interrupted(Store):
 
     async def search(self, *args: Any, **options: Any) -> list[Found]:
         found = await super().search(*args, **options)
+        await self._interrupt()
+        return found
+
+    async def pieces(self, cube: str, generation: int) -> list[Piece]:
+        found = await super().pieces(cube, generation)
+        await self._interrupt()
+        return found
+
+    async def _interrupt(self) -> None:
         if (happens := self.meanwhile) is not None:
             self.meanwhile = None
             await happens()
-        return found
 
 
 class Mind:
@@ -61,10 +70,10 @@ class Mind:
         self.index = Index(database, store, embedder)
         self.retriever = self.proxy()
 
-    def proxy(self, embedder: Embedder | None = None) -> Retriever:
+    def proxy(self, embedder: Embedder | None = None, **options: Any) -> Retriever:
         """One more process's reading side."""
         lance = str(Path(self.index._store.root))
-        return Retriever(self.database, Store(lance), embedder or self.embedder, self._threads)
+        return Retriever(self.database, Store(lance), embedder or self.embedder, self._threads, **options)
 
     async def add(self, text: str, **fields: Any) -> Memory:
         return await self.memories.add(memory(text=text, **fields), OWNER)
@@ -147,17 +156,21 @@ async def test_a_generation_may_be_replaced_while_a_proxy_holds_the_old_one(mind
         assert ([hit.passage for hit in result.hits], result.degraded) == (["My dog is called Rex."], None)
 
 
+@pytest.mark.parametrize("large", [True, False])
 @pytest.mark.parametrize("way", ["catch_up", "rebuild"])
-async def test_what_the_index_takes_over_during_a_question_is_still_found(mind: Mind, data: Path, way: str) -> None:
+async def test_what_the_index_takes_over_during_a_question_is_still_found(
+    mind: Mind, data: Path, way: str, large: bool
+) -> None:
     await mind.add("I like tea.")
     await mind.index.catch_up(CUBE)
     await mind.add("My dog is called Rex.")
     store = Interrupted(str(data / "lance"))
-    proxy = Retriever(mind.database, store, mind.embedder, mind._threads)
+    proxy = Retriever(mind.database, store, mind.embedder, mind._threads, at_once=0 if large else 100)
 
     async def meanwhile() -> None:
         await getattr(mind.index, way)(CUBE)
-        await mind.ask("tea", proxy)  # another question learns of the newer index
+        if large:  # another question learns of the newer index (while a cube is loaded, questions wait)
+            await mind.ask("tea", proxy)
 
     store.meanwhile = meanwhile
     assert await mind.ask("dog", proxy) == ["My dog is called Rex."]
@@ -275,6 +288,91 @@ async def test_a_question_given_up_in_the_middle_harms_no_other(mind: Mind) -> N
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
     assert await mind.ask("dog") == ["My dog is called Rex."]
+
+
+async def test_a_large_cube_is_answered_by_lancedb_until_it_is_loaded(mind: Mind) -> None:
+    for n in range(30):
+        await mind.add(f"My locker number {n} has the code {n * 37}.")
+    await mind.index.catch_up(CUBE)
+    await mind.add("My dog is called Rex.")
+    proxy = mind.proxy(at_once=0)
+    for _ in range(2):  # first beside the index, then in memory
+        assert await mind.ask("What is the name of my dog?", proxy, limit=1) == ["My dog is called Rex."]
+        assert await mind.ask("What is the code of locker number 12?", proxy, limit=1) == [
+            "My locker number 12 has the code 444."
+        ]
+        await proxy.loaded()
+
+
+async def test_little_memory_still_finds_everything(mind: Mind) -> None:
+    proxy = mind.proxy(budget=1)
+    for cube in ("c1", "c2", "c3"):
+        await mind.add(f"My dog of {cube} is called Rex.", cube=cube)
+        await mind.index.catch_up(cube)
+    for cube in ("c1", "c2", "c3", "c1"):
+        result = await proxy.retrieve(cube, Question("How is my dog called?", NOW))
+        assert [hit.passage for hit in result.hits] == [f"My dog of {cube} is called Rex."]
+
+
+async def test_what_held_at_a_moment_is_found_as_it_was(mind: Mind) -> None:
+    old = await mind.add("I live in Oslo.", valid_from=NOW, status=Status.SUPERSEDED, valid_to=NOW + 100)
+    await mind.add("I live in Rome.", valid_from=NOW + 100, message_time=NOW + 100, supersedes=old.id)
+    for indexed in (False, True):
+        if indexed:
+            await mind.index.catch_up(CUBE)
+        assert await mind.ask("Where do I live?") == ["I live in Rome."]
+        assert await mind.ask("Where do I live?", as_of=NOW + 50) == ["I live in Oslo."]
+        assert await mind.ask("Where do I live?", as_of=NOW + 100) == ["I live in Rome."]
+        assert await mind.ask("Where do I live?", as_of=NOW - 1) == []
+
+
+async def test_a_question_about_a_person_is_narrowed_to_her(mind: Mind) -> None:
+    await mind.add("Ann likes tea.", entities=("Ann",))
+    await mind.add("Bo likes tea.", entities=("Bo",))
+    assert await mind.ask("Who likes tea?", entity="Bo") == ["Bo likes tea."]
+
+
+async def test_old_vectors_serve_while_new_ones_are_made(mind: Mind) -> None:
+    """Another embedder is configured: until the index has its vectors, questions are embedded with the one before."""
+    before = Mirrored(mind.embedder)
+    mind.index = Index(mind.database, mind.index._store, before)
+    for n in range(EMBED_NOW * 2):
+        await mind.add(f"The neighbour {n} plays chess.")
+    await mind.add("My puppy is called Rex.", message_time=NOW - 5000)
+    await mind.index.catch_up(CUBE)
+    asked: list[str] = []
+
+    async def earlier(embedder: str) -> Embedder | None:
+        asked.append(embedder)
+        return before if embedder == before.id else None
+
+    proxy = mind.proxy(earlier=earlier)
+    assert (await mind.ask("How do I call my young dog?", proxy, limit=1)) == ["My puppy is called Rex."]
+    assert set(asked) == {"mirrored"}
+    await Index(mind.database, mind.index._store, mind.embedder).catch_up(CUBE)
+    asked.clear()
+    assert (await mind.ask("How do I call my young dog?", proxy, limit=1)) == ["My puppy is called Rex."]
+    assert asked == []
+
+
+class Shouting:
+    """A reranker that likes capital letters."""
+
+    id = "shouting"
+
+    def score(self, question: str, texts: Any) -> list[float]:
+        return [float(sum(c.isupper() for c in text)) for text in texts]
+
+
+async def test_a_reranker_has_half_a_say(mind: Mind) -> None:
+    for text in ("My dog likes tea.", "MY DOG LIKES RAIN.", "My dog is small."):
+        await mind.add(text)
+    plain = await mind.retriever.retrieve(CUBE, Question("my dog", NOW))
+    read = await mind.proxy(reranker=Shouting()).retrieve(CUBE, Question("my dog", NOW))
+    assert read.hits[0].passage == "MY DOG LIKES RAIN."
+    assert (read.hits[0].why or {})["read"] > 0
+    assert {hit.memory.id for hit in read.hits} == {hit.memory.id for hit in plain.hits}
+    assert [hit.score for hit in read.hits] == sorted((hit.score for hit in read.hits), reverse=True)
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -14,7 +14,7 @@ X, Y = np.array([1, 0, 0], np.float32), np.array([0, 1, 0], np.float32)
 
 
 def piece(number: int, text: str, vector: np.ndarray = X) -> Piece:
-    return Piece(f"m{number}:u0", f"m{number}", "user", "s1", "fact", text, NOW, vector)
+    return Piece(f"m{number}:u0", f"m{number}", "user", "s1", "fact", text, NOW, vector=vector)
 
 
 async def found(store: Store, words: str = "", vector: np.ndarray | None = None, limit: int = 10) -> list[str]:
@@ -57,7 +57,7 @@ async def test_another_process_sees_what_was_written(store: Store) -> None:
 
 
 async def test_ids_of_any_shape_are_taken_out(store: Store) -> None:
-    odd = [Piece(f"{m}:u0", m, "user", "", "fact", "tea", NOW, X) for m in ("a'b", 'a"b', "a\\b", "a%")]
+    odd = [Piece(f"{m}:u0", m, "user", "", "fact", "tea", NOW, vector=X) for m in ("a'b", 'a"b', "a\\b", "a%")]
     await store.build(CUBE, 1, odd, 3)
     await store.put(CUBE, 1, [p.memory for p in odd[:3]], [])
     assert await found(store, "tea") == ["a%"]

@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from memory.index import Index
+from memory.late import Asked, Encoded, LateEmbedder
 from memory.memories import Memories
 from memory.models import Embedder, Vectors
 from memory.retrieve import Question, Retriever
@@ -69,7 +70,8 @@ class Counting:
     """The bundled embedder, counting what it is asked to embed."""
 
     def __init__(self, embedder: Embedder) -> None:
-        self.id, self.dimensions, self.embedded = embedder.id, embedder.dimensions, 0
+        assert isinstance(embedder, LateEmbedder)
+        self.id, self.dimensions, self.late, self.embedded = embedder.id, embedder.dimensions, embedder.late, 0
         self._embedder = embedder
 
     def embed(self, texts: Sequence[str]) -> Vectors:
@@ -78,6 +80,13 @@ class Counting:
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         return self._embedder.embed_query(text)
+
+    def encode(self, texts: list[str]) -> Encoded:
+        self.embedded += len(texts)
+        return self._embedder.encode(texts)
+
+    def encode_query(self, text: str) -> Asked:
+        return self._embedder.encode_query(text)
 
 
 class Place:

@@ -1,0 +1,81 @@
+"""Late interaction: a question and a text compared word piece by word piece, from the pass that gives their vectors too.
+
+Of each piece of the question the best cosine among the text's pieces counts, weighted by how rare the word is (MaxSim:
+Khattab and Zaharia, ColBERT, 2020). The default embedder was not trained for it; measured, it is the best single signal all
+the same (docs/LOG.md). Stored pieces are projected on the model's main axes and rounded: `late` bytes a piece.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memory.models import Embedder, Vectors
+
+SCALE = 254.0  # components of projected unit vectors seldom exceed 0.5
+
+
+class Encoded(NamedTuple):
+    """Vectors of shape (n, dimensions), and for each text its pieces, int8 of shape (pieces, late)."""
+
+    vectors: Vectors
+    pieces: list[NDArray[np.int8]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question: its vector (dimensions,), its pieces (m, late) as unit rows, and where in the text each stands."""
+
+    vector: NDArray[np.float32]
+    pieces: NDArray[np.float32] | None = None
+    spans: list[tuple[int, int]] | None = None
+
+
+@runtime_checkable
+class LateEmbedder(Embedder, Protocol):
+    """An embedder that also gives vectors of word pieces."""
+
+    late: int  # bytes a piece
+
+    def encode(self, texts: list[str]) -> Encoded:
+        """Vectors and pieces of the texts."""
+        ...
+
+    def encode_query(self, text: str) -> Asked:
+        """Vector and pieces of a question."""
+        ...
+
+
+def encode(embedder: Embedder, texts: list[str]) -> Encoded:
+    """Vectors and pieces; of an embedder without pieces, none."""
+    if isinstance(embedder, LateEmbedder):
+        return embedder.encode(texts)
+    return Encoded(embedder.embed(texts), [np.zeros((0, 0), np.int8)] * len(texts))
+
+
+def encode_query(embedder: Embedder, text: str) -> Asked:
+    """A question's vector and, where the embedder has them, its pieces."""
+    if isinstance(embedder, LateEmbedder):
+        return embedder.encode_query(text)
+    return Asked(embedder.embed_query(text))
+
+
+def packed(rows: NDArray[np.float32]) -> NDArray[np.int8]:
+    """Projected rows (..., late) as unit vectors in int8."""
+    unit = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-9)
+    rounded: NDArray[np.int8] = np.clip(np.round(unit * SCALE), -127, 127).astype(np.int8)
+    return rounded
+
+
+def best_matches(
+    asked: NDArray[np.float32], stored: NDArray[np.int8], starts: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """For each stored text (they begin at `starts`, none is empty) and each piece asked (m, late) the best cosine:
+    shape (len(starts), m)."""
+    rows = stored.astype(np.float32)
+    rows *= 1.0 / SCALE
+    best: NDArray[np.float32] = np.maximum.reduceat(rows @ asked.T, starts, axis=0)
+    return best

@@ -1,0 +1,245 @@
+"""A cube in working memory: its pieces as arrays, so that a question is compared with all of them exactly.
+
+A view never changes; a write makes another one that shares the large block and carries what is new in a small one. Knows
+neither SQL nor LanceDB: whoever has pieces, from wherever, can make a view of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memory.store import Filter, Piece
+from memory.words import terms
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+MERGE = 512  # pieces in the small block beyond which both become one
+
+_TIME = re.compile(
+    r"\b(?:yesterday|today|tonight|tomorrow|last|next|ago|since|weekend|week|month|years?|morning|evening|january|february"
+    r"|march|april|may|june|july|august|september|october|november|december|(?:mon|tues|wednes|thurs|fri|satur|sun)day"
+    r"|(?:19|20)\d\d)\b|[年月日号]|昨天|今天|明天|前天|后天|上周|下周|周[一二三四五六日末]|星期|去年|今年|明年",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(
+    r"\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|once|twice|couple|few|several|dozen)\b"
+    r"|[一二两三四五六七八九十百千]",
+    re.IGNORECASE,
+)
+_NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]+|[\"“][^\"”]+[\"”]|《[^》]+》|「[^」]+」")
+SHAPES = ("asks", "time", "number", "name")  # columns of Block.shape
+
+
+@lru_cache(maxsize=1 << 15)
+def cut(text: str) -> tuple[str, ...]:
+    """The terms of a piece; the same pieces are cut again whenever blocks are merged."""
+    return tuple(terms(text))
+
+
+@dataclass(slots=True)
+class Codes:
+    """Small numbers for session and memory ids; only ever grows."""
+
+    sessions: dict[str, int] = field(default_factory=lambda: {"": 0})
+    memories: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """n pieces as parallel arrays. Rows of `vectors` are zero where `known` is False; the word pieces of piece i are rows
+    starts[i] to starts[i + 1] of `late`."""
+
+    pieces: tuple[Piece, ...]
+    vectors: NDArray[np.float32]
+    known: Bools
+    late: NDArray[np.int8]
+    starts: Ints
+    postings: dict[str, tuple[Ints, Floats]]
+    lengths: Floats
+    shape: NDArray[np.float32]
+    sessions: Ints
+    memories: Ints
+
+    @staticmethod
+    def of(pieces: Sequence[Piece], codes: Codes, dimensions: int) -> Block:
+        """The pieces as arrays."""
+        n = len(pieces)
+        known = np.array([piece.vector is not None for piece in pieces], bool)
+        vectors = np.zeros((n, dimensions), np.float32)
+        for i, piece in enumerate(pieces):
+            if piece.vector is not None:
+                vectors[i] = piece.vector
+        late = [piece.late for piece in pieces if piece.late is not None and len(piece.late)]
+        sizes = [0 if piece.late is None else len(piece.late) for piece in pieces]
+        postings: dict[str, tuple[list[int], list[float]]] = {}
+        lengths = np.zeros(n)
+        for i, piece in enumerate(pieces):
+            words = cut(piece.text)
+            lengths[i] = len(words)
+            for word, times in Counter(words).items():
+                where, often = postings.setdefault(word, ([], []))
+                where.append(i)
+                often.append(times)
+        return Block(
+            pieces=tuple(pieces),
+            vectors=vectors,
+            known=known,
+            late=np.concatenate(late) if late else np.zeros((0, 0), np.int8),
+            starts=np.concatenate(([0], np.cumsum(sizes))).astype(np.int64),
+            postings={word: (np.array(w, np.int64), np.array(o, float)) for word, (w, o) in postings.items()},
+            lengths=lengths,
+            shape=np.array([_shape(piece) for piece in pieces], np.float32).reshape(n, len(SHAPES)),
+            sessions=np.array([_code(codes.sessions, piece.session) for piece in pieces], np.int64),
+            memories=np.array([_code(codes.memories, piece.memory) for piece in pieces], np.int64),
+        )
+
+    @property
+    def size(self) -> int:
+        """About how many bytes this takes."""
+        texts = sum(len(piece.text) for piece in self.pieces)
+        return self.vectors.nbytes + self.late.nbytes + 3 * texts + 600 * len(self.pieces)
+
+
+class View:
+    """What is known of a cube at one revision. Piece i of the second block has the number len(first block) + i."""
+
+    def __init__(self, blocks: Sequence[Block], alive: Bools, codes: Codes) -> None:
+        self.blocks = tuple(blocks)
+        self.alive = alive
+        self.codes = codes
+        self.sessions = np.concatenate([block.sessions for block in blocks])
+        self.memories = np.concatenate([block.memories for block in blocks])
+        self.lengths = np.concatenate([block.lengths for block in blocks])
+        self.shape = np.concatenate([block.shape for block in blocks])
+        self.known = np.concatenate([block.known for block in blocks])
+        self.pieces = [piece for block in blocks for piece in block.pieces]
+        self.times = np.array([piece.time for piece in self.pieces])
+        self.user_side = np.array([piece.side == "user" for piece in self.pieces], bool)
+        self.episodes = np.array([piece.kind == "episode" for piece in self.pieces], bool)
+        self.before, self.after = self._chains()
+
+    @staticmethod
+    def of(pieces: Sequence[Piece], dimensions: int) -> View:
+        """A view of these pieces."""
+        codes = Codes()
+        return View([Block.of(pieces, codes, dimensions)], np.ones(len(pieces), bool), codes)
+
+    def changed(self, gone: Collection[str], new: Sequence[Piece], dimensions: int) -> View:
+        """Another view without the pieces of the memories `gone` and with the `new` ones."""
+        alive = self.alive.copy()
+        codes = [self.codes.memories[memory] for memory in gone if memory in self.codes.memories]
+        if codes:
+            alive &= ~np.isin(self.memories, codes)
+        first = len(self.blocks[0].pieces)
+        tail = [piece for i, piece in enumerate(self.pieces[first:], first) if alive[i]] + list(new)
+        if len(tail) <= max(MERGE, first // 10):
+            small = Block.of(tail, self.codes, dimensions)
+            return View([self.blocks[0], small], np.concatenate((alive[:first], np.ones(len(tail), bool))), self.codes)
+        return View.of([piece for i, piece in enumerate(self.pieces[:first]) if alive[i]] + tail, dimensions)
+
+    @property
+    def size(self) -> int:
+        """About how many bytes this takes."""
+        return sum(block.size for block in self.blocks)
+
+    def unembedded(self) -> list[Piece]:
+        """The living pieces that have no vector yet, newest first."""
+        return [self.pieces[i] for i in np.flatnonzero(self.alive & ~self.known)[::-1]]
+
+    def wanted(self, only: Filter) -> Bools:
+        """Which pieces pass the filter, shape (n,)."""
+        pieces = self.pieces
+        if only.as_of is None:
+            mask = self.alive & np.array([piece.status == "active" for piece in pieces], bool)
+        else:
+            at = only.as_of
+            mask = self.alive & np.array([piece.valid_from <= at < piece.valid_to for piece in pieces], bool)
+        if only.kinds or only.tag is not None or only.entity is not None:
+            mask &= np.array([_labelled(piece, only) for piece in pieces], bool)
+        if only.since is not None or only.until is not None:
+            low, high = only.since or -np.inf, np.inf if only.until is None else only.until
+            mask &= np.array([low <= piece.at < high for piece in pieces], bool)
+        return np.asarray(mask, bool)
+
+    def cosines(self, vector: NDArray[np.float32]) -> Floats:
+        """Of every piece with the vector, shape (n,); NaN where no vector is known."""
+        found = np.concatenate([block.vectors @ vector for block in self.blocks]).astype(float)
+        found[~self.known] = np.nan
+        return found
+
+    def postings(self, word: str) -> tuple[Ints, Floats]:
+        """(numbers of the living pieces with the word, how often each has it)"""
+        first = self.blocks[0].postings.get(word, _NOWHERE)
+        where, often = first
+        if len(self.blocks) > 1:
+            there, times = self.blocks[1].postings.get(word, _NOWHERE)
+            where = np.concatenate((where, there + len(self.blocks[0].pieces)))
+            often = np.concatenate((often, times))
+        living = self.alive[where]
+        return where[living], often[living]
+
+    def late(self, numbers: Ints) -> tuple[NDArray[np.int8], Ints, Ints]:
+        """(word pieces of these pieces one after the other, where each one's begin, which of the numbers have any)"""
+        rows: list[NDArray[np.int8]] = []
+        starts, which, at = [], [], 0
+        first = len(self.blocks[0].pieces)
+        for place, number in enumerate(numbers):
+            block, i = (self.blocks[0], number) if number < first else (self.blocks[1], number - first)
+            low, high = block.starts[i], block.starts[i + 1]
+            if high > low:
+                rows.append(block.late[low:high])
+                starts.append(at)
+                which.append(place)
+                at += int(high - low)
+        flat = np.concatenate(rows) if rows else np.zeros((0, 0), np.int8)
+        return flat, np.array(starts, np.int64), np.array(which, np.int64)
+
+    def _chains(self) -> tuple[Ints, Ints]:
+        """By memory code: which episode of the same session was said before it, and which after; -1: none."""
+        before = np.full(len(self.codes.memories) + 1, -1, np.int64)
+        after = before.copy()
+        here = np.flatnonzero(self.alive & self.episodes & (self.sessions > 0))
+        if len(here):
+            memories, first = np.unique(self.memories[here], return_index=True)
+            sessions, times = self.sessions[here][first], self.times[here][first]
+            order = np.lexsort((memories, times, sessions))
+            left, right = order[:-1], order[1:]
+            same = sessions[left] == sessions[right]
+            before[memories[right[same]]] = memories[left[same]]
+            after[memories[left[same]]] = memories[right[same]]
+        return before, after
+
+
+_NOWHERE: tuple[Ints, Floats] = (np.zeros(0, np.int64), np.zeros(0))
+
+
+def _code(codes: dict[str, int], name: str) -> int:
+    return codes.setdefault(name, len(codes))
+
+
+def _labelled(piece: Piece, only: Filter) -> bool:
+    return (
+        (not only.kinds or piece.kind in only.kinds)
+        and (only.tag is None or only.tag in piece.tags)
+        and (only.entity is None or only.entity in piece.entities)
+    )
+
+
+@lru_cache(maxsize=1 << 15)
+def _looks(text: str) -> tuple[bool, bool, bool, bool]:
+    said = text.partition(": ")[2]
+    asks = "?" in said or "？" in said
+    return asks, bool(_TIME.search(said)), bool(_NUMBER.search(said)), bool(_NAME.search(said))
+
+
+def _shape(piece: Piece) -> tuple[bool, bool, bool, bool]:
+    """Whether it asks something, and whether it holds what answers when, how many and who."""
+    return _looks(piece.text)

@@ -1,0 +1,230 @@
+"""Cubes kept warm: a view of each cube in use, as new as SQL, made from the LanceDB index or, without one, from SQL.
+
+A cube is loaded once and then only told what changed (by revision). A large cube is loaded behind the scenes while LanceDB
+itself answers; one that is larger than its share of memory is always answered that way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+
+from memory.cube import Cube, Cubes
+from memory.index import INDEXED, embed_pieces, with_vectors
+from memory.late import Asked
+from memory.memories import Memories
+from memory.models import Embedder
+from memory.pieces import pieces
+from memory.sql import Database
+from memory.store import Filter, IndexBroken, Piece, Store
+from memory.types import Memory
+from memory.view import View
+
+log = logging.getLogger(__name__)
+EMBED_NOW = 32  # fresh pieces embedded while a question waits; the rest are found by their words meanwhile
+AT_ONCE = 3000  # pieces of a cube that are loaded while a question waits
+LARGEST = 60_000  # pieces of a cube that is kept in memory at all
+CANDIDATES = 200  # from each of LanceDB's two searches, when it answers itself
+
+Earlier = Callable[[str], Awaitable[Embedder | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a question is compared with: a view, the embedder whose vectors it holds, and what did not work."""
+
+    view: View
+    embedder: Embedder
+    degraded: str | None = None
+
+
+@dataclass(slots=True)
+class _Warm:
+    """A cube in memory. `whole`: all of it; else only what changed since revision `base`, the rest is LanceDB's."""
+
+    view: View
+    embedder: Embedder
+    generation: int
+    base: int
+    known: int
+    whole: bool
+    degraded: str | None = None
+    changed: set[str] = field(default_factory=set)  # memories that changed since `base`
+
+
+class Warm:
+    """All warm cubes of a process, at most `budget` bytes of them. `threads` runs the embedder off the event loop."""
+
+    def __init__(
+        self,
+        database: Database,
+        store: Store,
+        embedder: Embedder,
+        threads: Executor,
+        *,
+        budget: int = 512 << 20,
+        at_once: int = AT_ONCE,
+        earlier: Earlier | None = None,
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._embedder = embedder
+        self._threads = threads
+        self._budget = budget
+        self._at_once = at_once
+        self._earlier = earlier
+        self._cubes = Cubes(database)
+        self._memories = Memories(database)
+        self._warm: OrderedDict[str, _Warm] = OrderedDict()
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._loading: dict[str, asyncio.Task[None]] = {}
+
+    async def embedder_of(self, info: Cube) -> Embedder:
+        """Whose vectors serve this cube: while a new embedder's are being made, the ones that are there."""
+        if info.generation and info.embedder != self._embedder.id and self._earlier is not None:
+            return await self._earlier(info.embedder) or self._embedder
+        return self._embedder
+
+    async def see(self, info: Cube, asked: Asked, words: str, only: Filter, embedder: Embedder) -> Seen:
+        """The cube as it is at `info`'s revision or later."""
+        warm = await self._current(info, embedder, wait=info.indexed_rows <= self._at_once)
+        if warm.whole:
+            return Seen(warm.view, warm.embedder, warm.degraded)
+        try:
+            found = await self._store.search(
+                info.id, warm.generation, vector=asked.vector, words=words, limit=CANDIDATES, only=only
+            )
+        except IndexBroken as error:
+            again = await self._cubes.get(info.id) or info
+            log.warning("index of cube %s: %s", info.id, error)
+            self._warm.pop(info.id, None)
+            warm = await self._current(again, await self.embedder_of(again), wait=True)
+            return Seen(warm.view, warm.embedder, warm.degraded)
+        fresh = [piece for i, piece in enumerate(warm.view.pieces) if warm.view.alive[i]]
+        beside = [entry.piece for entry in found if entry.piece.memory not in warm.changed]
+        return Seen(View.of(beside + fresh, embedder.dimensions), warm.embedder)
+
+    async def refresh(self, info: Cube) -> None:
+        """Bring what was just written in, so that the next question does not wait for it."""
+        await self._current(info, await self.embedder_of(info), wait=False)
+
+    async def loaded(self) -> None:
+        """Wait until nothing is being loaded behind the scenes."""
+        while self._loading:
+            await asyncio.gather(*self._loading.values())
+
+    # --- keeping up -----------------------------------------------------------------------------------------------------
+
+    async def _current(self, info: Cube, embedder: Embedder, *, wait: bool) -> _Warm:
+        async with self._locks.setdefault(info.id, asyncio.Lock()):
+            warm = self._warm.get(info.id)
+            if warm is None or not self._serves(warm, info, embedder):
+                large = bool(info.generation) and info.embedder == embedder.id and info.indexed_rows > self._at_once
+                warm = self._beside_index(info, embedder) if large and not wait else await self._load(info, embedder)
+                self._keep(info.id, warm)
+            if not warm.whole and info.indexed_rows <= LARGEST and info.id not in self._loading:
+                self._loading[info.id] = asyncio.create_task(self._load_behind(info, embedder))
+            self._warm.move_to_end(info.id)
+            await self._bring_up(info, warm)
+            return warm
+
+    @staticmethod
+    def _serves(warm: _Warm, info: Cube, embedder: Embedder) -> bool:
+        # another generation: rebuilt, or erased as a whole, of which no revision tells
+        return warm.embedder.id == embedder.id and warm.generation == info.generation
+
+    def _beside_index(self, info: Cube, embedder: Embedder) -> _Warm:
+        empty, upto = View.of([], embedder.dimensions), info.indexed_rev
+        return _Warm(empty, embedder, info.generation, upto, upto, whole=False)
+
+    async def _load_behind(self, info: Cube, embedder: Embedder) -> None:
+        try:
+            warm = await self._load(info, embedder)
+            async with self._locks.setdefault(info.id, asyncio.Lock()):
+                self._keep(info.id, warm)
+        except Exception as error:  # nobody waits for it; the next question tries again
+            log.warning("cube %s was not loaded: %s", info.id, type(error).__name__)
+        finally:
+            self._loading.pop(info.id, None)
+
+    async def _load(self, info: Cube, embedder: Embedder) -> _Warm:
+        """The whole cube, from its index if that holds this embedder's vectors and can be read, else from SQL."""
+        degraded = None
+        for attempt in (1, 2):
+            if not info.generation or info.embedder != embedder.id:
+                break
+            try:
+                rows = await self._store.pieces(info.id, info.generation)
+                view = await asyncio.to_thread(View.of, rows, embedder.dimensions)
+                return _Warm(view, embedder, info.generation, info.indexed_rev, info.indexed_rev, whole=True)
+            except IndexBroken as error:
+                # a new generation may just have replaced the one we knew
+                again = await self._cubes.get(info.id)
+                if attempt == 2 or again is None or again.generation == info.generation:
+                    log.warning("index of cube %s: %s; searching SQL", info.id, error)
+                    degraded = "index"
+                    break
+                info = again
+        every = await self._memories.since(info.id, 0)
+        rows = await self._with_vectors(info.id, embedder, _pieces(every))
+        view = await asyncio.to_thread(View.of, rows, embedder.dimensions)
+        known = max((memory.rev for memory in every), default=0)
+        return _Warm(view, embedder, info.generation, 0, known, whole=True, degraded=degraded)
+
+    async def _bring_up(self, info: Cube, warm: _Warm) -> None:
+        if not warm.whole and info.indexed_rev > warm.base and warm.known <= info.indexed_rev:
+            # the index has caught up: let go of what it holds
+            warm.view, warm.base, warm.known = View.of([], warm.embedder.dimensions), info.indexed_rev, info.indexed_rev
+            warm.changed.clear()
+        if warm.known < info.rev:
+            changed = await self._memories.since(info.id, warm.known)
+            if changed:
+                fresh = await self._embedded(info.id, warm.embedder, _pieces(changed))
+                gone = {memory.id for memory in changed}
+                warm.view = warm.view.changed(gone, fresh, warm.embedder.dimensions)
+                warm.changed |= gone
+                warm.known = max(memory.rev for memory in changed)
+        if not warm.view.known[warm.view.alive].all():
+            missing = warm.view.unembedded()
+            done = {piece.id: piece for piece in await self._embedded(info.id, warm.embedder, missing)}
+            touched = {piece.memory for piece in done.values() if piece.vector is not None}
+            if touched:
+                kept = [
+                    done.get(piece.id, piece)
+                    for i, piece in enumerate(warm.view.pieces)
+                    if warm.view.alive[i] and piece.memory in touched
+                ]
+                warm.view = warm.view.changed(touched, kept, warm.embedder.dimensions)
+
+    async def _embedded(self, cube: str, embedder: Embedder, wanted: Sequence[Piece]) -> list[Piece]:
+        """The pieces, as many of them with vectors as can be had at once."""
+        if len(wanted) > EMBED_NOW:
+            wanted = await self._with_vectors(cube, embedder, wanted)
+        bare = [piece for piece in wanted if piece.vector is None][:EMBED_NOW]
+        if not bare:
+            return list(wanted)
+        loop = asyncio.get_running_loop()
+        made = await loop.run_in_executor(self._threads, embed_pieces, embedder, bare)
+        now = {piece.id: piece for piece in made}
+        return [now.get(piece.id, piece) for piece in wanted]
+
+    async def _with_vectors(self, cube: str, embedder: Embedder, wanted: Sequence[Piece]) -> list[Piece]:
+        known = {piece.id: piece for piece in await with_vectors(self._database, embedder.id, cube, wanted)}
+        return [known.get(piece.id, piece) for piece in wanted]
+
+    def _keep(self, cube: str, warm: _Warm) -> None:
+        self._warm[cube] = warm
+        self._warm.move_to_end(cube)
+        sizes = {name: entry.view.size for name, entry in self._warm.items()}
+        total = sum(sizes.values())
+        while total > self._budget and len(self._warm) > 1:
+            name, _ = self._warm.popitem(last=False)
+            total -= sizes[name]
+
+
+def _pieces(memories: Sequence[Memory]) -> list[Piece]:
+    return [piece for memory in memories if memory.status in INDEXED for piece in pieces(memory)]
