@@ -25,22 +25,22 @@ LATE: Mapping[str, float] = {
     "meaning": 0.10, "around": 0.12, "words": 0.02, "words_around": 0.05, "match": 0.33, "reply_to": 0.07, "window": 0.30,
     "wide": 0.12, "session": 0.30, "session_words": 0.12, "replies": 0.30, "asks": 0.10, "length": 0.05, "when": 0.30,
     "number": 0.15, "name": 0.30, "date": 0.60, "speaker": 0.35, "recency": 0.02, "own": 0.40, "yours": 0.40,
-    "exact": 0.30,
+    "exact": 0.30, "echo": 0.50,
 }  # fmt: skip
 PLAIN: Mapping[str, float] = {
     "meaning": 0.45, "around": 0.30, "words": 0.40, "words_around": 0.15, "session_words": 0.15, "length": 0.05,
     "asks": 0.08, "when": 0.15, "number": 0.10, "name": 0.10, "date": 0.40, "speaker": 0.25, "recency": 0.02, "own": 0.20,
-    "yours": 0.40, "exact": 0.30,
+    "yours": 0.40, "exact": 0.30, "echo": 0.50,
 }  # fmt: skip
 FOREIGN: Mapping[str, float] = {
     "meaning": 0.10, "around": 0.10, "words": 0.80, "words_around": 0.45, "match": 0.24, "window": 0.20, "session": 0.03,
     "session_words": 0.20, "replies": 0.10, "asks": 0.05, "when": 0.10, "number": 0.10, "name": 0.15, "date": 0.50,
-    "own": 0.40, "yours": 0.40, "exact": 0.30,
+    "own": 0.40, "yours": 0.40, "exact": 0.30, "echo": 0.50,
 }  # fmt: skip
 ANSWERABLE = -1.5  # log-odds, fitted on questions of one person asked of another; see docs/BENCHMARKS.md
 UNKNOWN = 7.0  # the same, when every name in the question is unknown
 NEAR = 0.30  # rescaled cosine from which two texts have something to do with each other
-COVERED = 0.40  # share of the question's rare words from which a match by words alone counts …
+COVERED = 0.45  # share of the question's rare words from which a match by words alone counts …
 EXACT = 0.60  # … for any embedder
 SHARED = 0.20  # the same in a script that the embedder does not know: share of the question's telling characters
 FLOOR = 0.30  # of the best score; what is further behind is not worth its tokens
@@ -113,6 +113,7 @@ def _fits(
 ) -> Bools:
     """Which candidates may be returned: none when nothing fits well enough, else those not far behind the best."""
     unknown = UNKNOWN * _unknown_names(view, question)
+    plain = found.covered >= COVERED  # fits by itself, however much better another one does
     if weights is LATE:
         cosine_of, met_of = np.nan_to_num(found.cosine, nan=0.0), np.nan_to_num(found.met, nan=0.0)
         best = np.sort(cosine_of)[::-1]
@@ -120,6 +121,7 @@ def _fits(
         placed = found.values[:, NAMES.index("window")]  # said beside what fits
         near = np.maximum.reduce([cosine_of / 0.12, met_of / 0.35, found.covered / 0.15, placed / 0.45])
         fits = (near >= 1.0) & answerable
+        plain = np.maximum.reduce([cosine_of / 0.35, met_of / 0.55, found.covered / COVERED]) >= 1.0
     elif weights is FOREIGN:
         shared = _shared(question, [view.pieces[number].text for number in found.numbers])
         fits = (shared >= SHARED) & (unknown < UNKNOWN)
@@ -129,7 +131,7 @@ def _fits(
         fits &= unknown < UNKNOWN
     exact = found.covered >= EXACT  # a rare word that stands there is enough, whatever the vectors say
     fits = fits | exact if not unknown else fits
-    return np.asarray(fits & (total >= FLOOR * total.max()), bool)
+    return np.asarray(fits & (plain | (total >= FLOOR * total.max())), bool)
 
 
 def _shared(question: str, texts: Sequence[str]) -> Floats:

@@ -29,6 +29,7 @@ from memory.warm import AT_ONCE, Earlier, Seen, Warm
 from memory.words import terms, whole
 
 RERANKED = 30  # hits that a cross-encoder reads
+READ = 0.6  # its share in their order
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,8 @@ class Retriever:
         ranked = await loop.run_in_executor(None, self._rank, seen, question, asked, usual)
         hits = await self._hits(cube, question, ranked, seen.view)
         if self._reranker is not None and hits:
-            hits = await loop.run_in_executor(self._threads, _reranked, self._reranker, question.text, hits)
+            asks = {hit.memory.id: _question_before(seen.view, hit.memory.id) for hit in hits[:RERANKED]}
+            hits = await loop.run_in_executor(self._threads, _reranked, self._reranker, question.text, hits, asks)
         return Result(hits, seen.degraded)
 
     async def warm(self, cube: str) -> None:
@@ -172,13 +174,20 @@ def _holds(memory: Memory, as_of: float | None) -> bool:
     return memory.status in INDEXED and memory.valid_from <= as_of and (until is None or as_of < until)
 
 
-def _reranked(reranker: Reranker, question: str, hits: tuple[Hit, ...]) -> tuple[Hit, ...]:
-    """The best hits in an order that is half ours, half the cross-encoder's."""
+def _question_before(view: View, memory: str) -> str:
+    """What was asked in the turn before, if something was: an answer alone says little."""
+    before = view.before[view.codes.memories[memory]] if memory in view.codes.memories else -1
+    said = [view.pieces[i] for i in np.flatnonzero(view.memories == before)] if before >= 0 else []
+    texts = [piece.text.partition(": ")[2] for piece in said if piece.side == "user"]
+    return texts[-1] if texts and texts[-1].rstrip().endswith(("?", "？")) else ""
+
+
+def _reranked(reranker: Reranker, question: str, hits: tuple[Hit, ...], asks: dict[str, str]) -> tuple[Hit, ...]:
+    """The best hits in an order that is mostly the cross-encoder's. It reads each with the question it answers."""
     head, tail = hits[:RERANKED], hits[RERANKED:]
-    read = np.asarray(
-        reranker.score(question, [f"{label(hit.memory, hit.side)}: {hit.passage}" for hit in head]), float
-    )
-    mixed = 0.5 * scaled(np.array([hit.score for hit in head])) + 0.5 * scaled(read)
+    texts = [f"{asks[hit.memory.id]} {label(hit.memory, hit.side)}: {hit.passage}".strip() for hit in head]
+    read = np.asarray(reranker.score(question, texts), float)
+    mixed = (1 - READ) * scaled(np.array([hit.score for hit in head])) + READ * scaled(read)
     low, high = head[-1].score, head[0].score
     order = np.argsort(-mixed, kind="stable")
     # scores stay on the scale of the others, above those that were not read

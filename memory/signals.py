@@ -28,6 +28,7 @@ WHOLE = 640  # a cube that is not larger is compared as a whole
 NAMES = (
     "meaning", "around", "words", "words_around", "match", "reply_to", "window", "wide", "session", "session_words",
     "replies", "asks", "length", "when", "number", "name", "date", "speaker", "recency", "own", "yours", "exact",
+    "echo",
 )  # fmt: skip
 _WHEN = re.compile(
     r"\W*(?:when|how long|since when|what (?:year|month|date|day|time)|which (?:year|month|date|day))\b"
@@ -94,6 +95,8 @@ def signals(view: View, question: str, asked: Asked, only: Filter, now: float) -
     }
     yours = bool(_YOURS.search(question))
     columns["exact"] = exact[chosen]
+    # the same question asked before answers nothing
+    columns["echo"] = -view.shape[chosen, 0] * np.clip((np.nan_to_num(cosine[chosen]) - 0.7) / 0.2, 0.0, 1.0)
     columns["own"] = (view.user_side[chosen] & (not yours)).astype(float)
     columns["yours"] = (~view.user_side[chosen] & yours).astype(float)
     values = np.stack([columns[name] for name in NAMES], axis=1).astype(np.float32)

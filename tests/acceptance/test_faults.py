@@ -89,7 +89,8 @@ def test_a_broken_index_is_replaced_by_a_search_of_the_database(
         client.chat.completions.create(**ask("What is my lamp called?"))
         assert "Aladdin" in upstream.last.prompt
         shutil.rmtree(data / "lance")
-        live.forget_handles()
+    with LiveProxy(data, upstreams=upstreams) as live:  # one that has nothing in memory yet
+        client = live.client(key)
         raw = client.chat.completions.with_raw_response.create(**ask("So what is my lamp called?"))
         assert raw.headers["x-memory-state"] == "degraded:index"
         assert "Aladdin" in upstream.last.prompt

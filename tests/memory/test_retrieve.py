@@ -364,8 +364,8 @@ class Shouting:
         return [float(sum(c.isupper() for c in text)) for text in texts]
 
 
-async def test_a_reranker_has_half_a_say(mind: Mind) -> None:
-    for text in ("My dog likes tea.", "MY DOG LIKES RAIN.", "My dog is small."):
+async def test_a_reranker_has_its_say(mind: Mind) -> None:
+    for text in ("My dog likes tea.", "MY DOG LIKES RAIN.", "My dog eats bones."):
         await mind.add(text)
     plain = await mind.retriever.retrieve(CUBE, Question("my dog", NOW))
     read = await mind.proxy(reranker=Shouting()).retrieve(CUBE, Question("my dog", NOW))
