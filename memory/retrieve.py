@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from memory.cube import Cube, Cubes
+from memory.graph import Graph
 from memory.index import INDEXED
 from memory.late import Asked, encode_query
 from memory.memories import Memories, digest
@@ -29,6 +30,7 @@ from memory.warm import AT_ONCE, Earlier, Seen, Warm
 from memory.words import terms, whole
 
 RERANKED = 30  # hits that a cross-encoder reads
+STALE = 0.7  # of its score remains to a turn that was overtaken
 READ = 0.6  # its share in their order
 
 
@@ -84,6 +86,7 @@ class Retriever:
         self._reranker = reranker
         self._cubes = Cubes(database)
         self._memories = Memories(database)
+        self._graph = Graph(database)
         self._warm = Warm(database, store, embedder, threads, budget=budget, at_once=at_once, earlier=earlier)
         self._usual: dict[str, float] = {}
 
@@ -106,7 +109,26 @@ class Retriever:
         if self._reranker is not None and hits:
             asks = {hit.memory.id: _question_before(seen.view, hit.memory.id) for hit in hits[:RERANKED]}
             hits = await loop.run_in_executor(self._threads, _reranked, self._reranker, question.text, hits, asks)
+        if question.as_of is None:
+            hits = await self._marked(cube, hits)
         return Result(hits, seen.degraded)
+
+    async def _marked(self, cube: str, hits: tuple[Hit, ...]) -> tuple[Hit, ...]:
+        """Turns that say what holds no longer step back, with what holds now."""
+        stale = await self._graph.stale(cube, [hit.memory.id for hit in hits if hit.memory.kind is Kind.EPISODE])
+        if not stale:
+            return hits
+        marked = [
+            replace(
+                hit,
+                score=hit.score * STALE,
+                replaced=tuple(dict.fromkeys(one.now.text if one.now else "" for one in stale[hit.memory.id])),
+            )
+            if hit.memory.id in stale and hit.side == "user"
+            else hit
+            for hit in hits
+        ]
+        return tuple(sorted(marked, key=lambda hit: -hit.score))
 
     async def warm(self, cube: str) -> None:
         """Bring what was just written into the working set, so that the next question does not wait for it."""

@@ -251,6 +251,7 @@ def hit(found: Hit) -> dict[str, Any]:
         "side": found.side,
         "why": found.why,
         "passage": found.passage,
+        "replaced": list(found.replaced),
     }
 
 

@@ -112,3 +112,17 @@ def test_an_erased_name_is_out_of_the_graph(live: Installation) -> None:
 def test_what_is_asked_wrongly_is_said(live: Installation, query: str, param: str) -> None:
     status, body = live.api(live.key(), "GET", f"/v1/memory/graph?{query}")
     assert (status, body["error"]["param"]) == (400, param)
+
+
+def test_a_turn_that_was_overtaken_says_so_in_the_prompt(live: Installation, upstream: RecordingUpstream) -> None:
+    key = live.key()
+    say(live, key, "I live in Oslo.", "I live in Rome.")
+    found = live.api(key, "POST", "/v1/memory/search", {"query": "I live in Oslo", "kinds": ["episode"]})[1]["data"]
+    replaced = {hit["text"]: hit["replaced"] for hit in found if hit["side"] == "user"}
+    assert replaced["I live in Oslo."] == ["I live in Rome"]
+    assert replaced.get("I live in Rome.", []) == []
+    live.client(key).chat.completions.create(
+        model="any", messages=[{"role": "user", "content": "How far is it from where I live in Oslo to the sea?"}]
+    )
+    line = next(line for line in upstream.last.prompt.splitlines() if "): I live in Oslo." in line)
+    assert "[no longer so; now: I live in Rome]" in line
