@@ -22,7 +22,7 @@ from memory.view import Bools, Floats, View
 from memory.words import fold, stem, terms
 
 LATE: Mapping[str, float] = {
-    "meaning": 0.10, "around": 0.12, "words": 0.02, "words_around": 0.05, "match": 0.33, "reply_to": 0.07, "window": 0.30,
+    "meaning": 0.05, "around": 0.04, "words": 0.02, "words_around": 0.05, "match": 0.33, "reply_to": 0.07, "window": 0.30,
     "wide": 0.12, "session": 0.30, "session_words": 0.12, "replies": 0.30, "asks": 0.10, "length": 0.05, "when": 0.30,
     "number": 0.15, "name": 0.30, "date": 0.60, "speaker": 0.35, "recency": 0.02, "own": 0.40, "yours": 0.40,
     "exact": 0.30, "echo": 0.50,
