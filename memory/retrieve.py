@@ -199,7 +199,7 @@ def _holds(memory: Memory, as_of: float | None) -> bool:
 def _question_before(view: View, memory: str) -> str:
     """What was asked in the turn before, if something was: an answer alone says little."""
     before = view.before[view.codes.memories[memory]] if memory in view.codes.memories else -1
-    said = [view.pieces[i] for i in np.flatnonzero(view.memories == before)] if before >= 0 else []
+    said = [view.pieces[i] for i in np.flatnonzero(view.alive & (view.memories == before))] if before >= 0 else []
     texts = [piece.text.partition(": ")[2] for piece in said if piece.side == "user"]
     return texts[-1] if texts and texts[-1].rstrip().endswith(("?", "？")) else ""
 

@@ -31,7 +31,7 @@ NAMES = (
     "echo",
 )  # fmt: skip
 _WHEN = re.compile(
-    r"\W*(?:when|how long|since when|what (?:year|month|date|day|time)|which (?:year|month|date|day))\b"
+    r"(?:when|how long|since when|what (?:year|month|date|day|time)|which (?:year|month|date|day))\b"
     r"|什么时候|何时|几月|几号|哪天|哪年|哪一天|多久|いつ",
     re.IGNORECASE,
 )
@@ -239,7 +239,8 @@ def _weights(question: str, spans: Sequence[tuple[int, int]], rarity: dict[str, 
             high += 1
         found = [rarity[word] for word in terms(question[low:high]) if word in rarity]
         if not found and question[low:high].isalnum() and not question[low].isascii():
-            found = [r for word, r in rarity.items() if fold(question[low:high]) in word]
+            part = fold(question[low:high])
+            found = [r for word, r in rarity.items() if part in word]
         if found:
             weights[i] = max(found)
     return weights / max(float(weights.sum()), 1e-9)
