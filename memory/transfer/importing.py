@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from memory import sql
 from memory.cube import ensure, next_rev
+from memory.late import LateEmbedder
 from memory.memories import digest, save
 from memory.models import Embedder
 from memory.sql import Database
@@ -109,7 +110,10 @@ class Importer:
             yield partial(_put_edges, cube=target.cube, rows=edges)
         vectors, embedder = reading.manifest.vectors, self._embedder
         if vectors and embedder and (vectors.embedder, vectors.dimensions) == (embedder.id, embedder.dimensions):
-            for pieces in _paged(reading.vectors()):
+            # word pieces of another width fit none of ours: such texts are embedded here
+            width = embedder.late if isinstance(embedder, LateEmbedder) else 0
+            fitting = (one for one in reading.vectors() if one[0].width == width and bool(width) == bool(one[0].late))
+            for pieces in _paged(fitting):
                 yield partial(_put_vectors, cube=target.cube, embedder=embedder.id, rows=pieces)
 
     async def _waiting(self, cube: str) -> int:
@@ -260,7 +264,8 @@ async def _put_vectors(
     known = {row[0] for row in (await connection.execute(query)).all()}
     alive = await _by(connection, sql.memories, cube, "id", list({row.memory for row, _ in rows}))
     new = [
-        msgspec.structs.asdict(row) | {"cube": cube, "embedder": embedder, "vector": vector.tobytes()}
+        msgspec.structs.asdict(row)
+        | {"cube": cube, "embedder": embedder, "vector": vector.tobytes(), "late": row.late or None}
         for row, vector in rows
         if row.piece not in known and alive.get(row.memory, {}).get("status", "deleted") != Status.DELETED.value
     ]

@@ -201,3 +201,21 @@ async def test_vectors_of_another_length_are_not_taken_over(places: Places, embe
     await there.take_in(await here.export())
     assert await there.index.verify(CUBE) is None
     assert any(await there.answers())
+
+
+@pytest.mark.parametrize("pieces", [{"late": None, "width": 0}, {"late": "AQID", "width": 3}, {"late": "", "width": 0}])
+async def test_word_pieces_of_another_width_are_not_taken_over(
+    places: Places, embedder: Embedder, pieces: dict[str, object]
+) -> None:
+    here, there = places.make("here", embedder), places.make("there", embedder)
+    await here.live()
+
+    def rewrite(found: list[dict[str, object]]) -> None:
+        for row in found[::2]:
+            row.update(pieces)
+
+    await there.take_in(changed(await here.export(), "vectors/rows.jsonl", rewrite))
+    # embedded in a batch with others, a score moves by a hair
+    for found, expected in zip(await there.answers(), await here.answers(), strict=True):
+        assert [passage for _, passage in found[:1]] == [passage for _, passage in expected[:1]]
+    assert await there.index.verify(CUBE) is None
