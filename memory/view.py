@@ -1,16 +1,16 @@
 """A cube in working memory: its pieces as arrays, so that a question is compared with all of them exactly.
 
-A view never changes; a write makes another one that shares the large block and carries what is new in a small one. Knows
+A view never changes; a write makes another one that shares the large blocks and carries what is new in small ones. Knows
 neither SQL nor LanceDB: whoever has pieces, from wherever, can make a view of them.
 """
 
 from __future__ import annotations
 
 import re
+import threading
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from memory.words import terms
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-MERGE = 512  # pieces in the small block beyond which both become one
+MERGE = 512  # pieces beside the first block beyond which all become one
 
 _TIME = re.compile(
     r"\b(?:yesterday|today|tonight|tomorrow|last|next|ago|since|weekend|week|month|years?|morning|evening|january|february"
@@ -38,26 +38,32 @@ _NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]+|[\"“][^\"”]+[\"”]|《[^》]+�
 SHAPES = ("asks", "time", "number", "name")  # columns of Block.shape
 
 
-@lru_cache(maxsize=1 << 15)
-def cut(text: str) -> tuple[str, ...]:
-    """The terms of a piece; the same pieces are cut again whenever blocks are merged."""
-    return tuple(terms(text))
+Read = tuple[tuple[str, ...], tuple[bool, bool, bool, bool]]  # the terms of a piece and its shape
 
 
 @dataclass(slots=True)
 class Codes:
-    """Small numbers for session and memory ids; only ever grows."""
+    """Small numbers for session and memory ids; only ever grows. Views that share it may be made in several threads."""
 
     sessions: dict[str, int] = field(default_factory=lambda: {"": 0})
     memories: dict[str, int] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def of(self, pieces: Sequence[Piece]) -> tuple[Ints, Ints]:
+        """(session, memory) of each piece, in numbers."""
+        with self._lock:
+            sessions = [self.sessions.setdefault(piece.session, len(self.sessions)) for piece in pieces]
+            memories = [self.memories.setdefault(piece.memory, len(self.memories)) for piece in pieces]
+        return np.array(sessions, np.int64), np.array(memories, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
     """n pieces as parallel arrays. Rows of `vectors` are zero where `known` is False; the word pieces of piece i are rows
-    starts[i] to starts[i + 1] of `late`."""
+    starts[i] to starts[i + 1] of `late`. The vectors of the pieces themselves are windows on these arrays."""
 
     pieces: tuple[Piece, ...]
+    reads: tuple[Read, ...]
     vectors: NDArray[np.float32]
     known: Bools
     late: NDArray[np.int8]
@@ -69,8 +75,8 @@ class Block:
     memories: Ints
 
     @staticmethod
-    def of(pieces: Sequence[Piece], codes: Codes, dimensions: int) -> Block:
-        """The pieces as arrays."""
+    def of(pieces: Sequence[Piece], codes: Codes, dimensions: int, reads: Sequence[Read] = ()) -> Block:
+        """The pieces as arrays; `reads` of the first of them are known already."""
         n = len(pieces)
         known = np.array([piece.vector is not None for piece in pieces], bool)
         vectors = np.zeros((n, dimensions), np.float32)
@@ -79,26 +85,37 @@ class Block:
                 vectors[i] = piece.vector
         late = [piece.late for piece in pieces if piece.late is not None and len(piece.late)]
         sizes = [0 if piece.late is None else len(piece.late) for piece in pieces]
+        starts = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
+        rows = np.concatenate(late) if late else np.zeros((0, 0), np.int8)
         postings: dict[str, tuple[list[int], list[float]]] = {}
-        lengths = np.zeros(n)
-        for i, piece in enumerate(pieces):
-            words = cut(piece.text)
-            lengths[i] = len(words)
+        one: dict[str, str] = {}  # one string per word, however often it stands there
+        fresh = [_read(piece.text) for piece in pieces[len(reads) :]]
+        reads = [*reads, *((tuple(one.setdefault(word, word) for word in words), shape) for words, shape in fresh)]
+        for i, (words, _) in enumerate(reads):
             for word, times in Counter(words).items():
                 where, often = postings.setdefault(word, ([], []))
                 where.append(i)
                 often.append(times)
+        sessions, memories = codes.of(pieces)
         return Block(
-            pieces=tuple(pieces),
+            pieces=tuple(
+                replace(
+                    piece,
+                    vector=None if piece.vector is None else vectors[i],
+                    late=rows[starts[i] : starts[i + 1]] if sizes[i] else None,
+                )
+                for i, piece in enumerate(pieces)
+            ),
+            reads=tuple(reads),
             vectors=vectors,
             known=known,
-            late=np.concatenate(late) if late else np.zeros((0, 0), np.int8),
-            starts=np.concatenate(([0], np.cumsum(sizes))).astype(np.int64),
+            late=rows,
+            starts=starts,
             postings={word: (np.array(w, np.int64), np.array(o, float)) for word, (w, o) in postings.items()},
-            lengths=lengths,
-            shape=np.array([_shape(piece) for piece in pieces], np.float32).reshape(n, len(SHAPES)),
-            sessions=np.array([_code(codes.sessions, piece.session) for piece in pieces], np.int64),
-            memories=np.array([_code(codes.memories, piece.memory) for piece in pieces], np.int64),
+            lengths=np.array([len(words) for words, _ in reads], float),
+            shape=np.array([shape for _, shape in reads], np.float32).reshape(n, len(SHAPES)),
+            sessions=sessions,
+            memories=memories,
         )
 
     @property
@@ -109,10 +126,11 @@ class Block:
 
 
 class View:
-    """What is known of a cube at one revision. Piece i of the second block has the number len(first block) + i."""
+    """What is known of a cube at one revision. Piece i of block b has the number bounds[b] + i."""
 
     def __init__(self, blocks: Sequence[Block], alive: Bools, codes: Codes) -> None:
         self.blocks = tuple(blocks)
+        self.bounds: Ints = np.cumsum([0, *(len(block.pieces) for block in blocks)], dtype=np.int64)
         self.alive = alive
         self.codes = codes
         self.sessions = np.concatenate([block.sessions for block in blocks])
@@ -135,15 +153,29 @@ class View:
     def changed(self, gone: Collection[str], new: Sequence[Piece], dimensions: int) -> View:
         """Another view without the pieces of the memories `gone` and with the `new` ones."""
         alive = self.alive.copy()
-        codes = [self.codes.memories[memory] for memory in gone if memory in self.codes.memories]
-        if codes:
-            alive &= ~np.isin(self.memories, codes)
-        first = len(self.blocks[0].pieces)
-        tail = [piece for i, piece in enumerate(self.pieces[first:], first) if alive[i]] + list(new)
-        if len(tail) <= max(MERGE, first // 10):
-            small = Block.of(tail, self.codes, dimensions)
-            return View([self.blocks[0], small], np.concatenate((alive[:first], np.ones(len(tail), bool))), self.codes)
-        return View.of([piece for i, piece in enumerate(self.pieces[:first]) if alive[i]] + tail, dimensions)
+        numbers = [self.codes.memories[memory] for memory in gone if memory in self.codes.memories]
+        if numbers:
+            alive &= ~np.isin(self.memories, numbers)
+        first, count = int(self.bounds[1]), len(new)
+        if int(alive[first:].sum()) + count > max(MERGE, first // 10):
+            codes = Codes()
+            return View(
+                [whole := self._from(0, alive, new, codes, dimensions)], np.ones(len(whole.pieces), bool), codes
+            )
+        # blocks that are not much larger than what comes are taken into it, so a piece moves seldom and blocks stay few
+        last = len(self.blocks)
+        while last > 1 and (here := int(alive[self.bounds[last - 1] : self.bounds[last]].sum())) <= 2 * count:
+            last, count = last - 1, count + here
+        small = self._from(last, alive, new, self.codes, dimensions)
+        living = np.concatenate((alive[: self.bounds[last]], np.ones(len(small.pieces), bool)))
+        return View([*self.blocks[:last], small], living, self.codes)
+
+    def _from(self, first: int, alive: Bools, new: Sequence[Piece], codes: Codes, dimensions: int) -> Block:
+        """One block of what lives in the blocks from `first` on, and the new pieces."""
+        low = self.bounds[first]
+        reads = [read for block in self.blocks[first:] for read in block.reads]
+        kept = np.flatnonzero(alive[low:])
+        return Block.of([*(self.pieces[low + i] for i in kept), *new], codes, dimensions, [reads[i] for i in kept])
 
     @property
     def size(self) -> int:
@@ -165,7 +197,8 @@ class View:
         if only.kinds or only.tag is not None or only.entity is not None:
             mask &= np.array([_labelled(piece, only) for piece in pieces], bool)
         if only.since is not None or only.until is not None:
-            low, high = only.since or -np.inf, np.inf if only.until is None else only.until
+            low = -np.inf if only.since is None else only.since
+            high = np.inf if only.until is None else only.until
             mask &= np.array([low <= piece.at < high for piece in pieces], bool)
         return np.asarray(mask, bool)
 
@@ -177,12 +210,9 @@ class View:
 
     def postings(self, word: str) -> tuple[Ints, Floats]:
         """(numbers of the living pieces with the word, how often each has it)"""
-        first = self.blocks[0].postings.get(word, _NOWHERE)
-        where, often = first
-        if len(self.blocks) > 1:
-            there, times = self.blocks[1].postings.get(word, _NOWHERE)
-            where = np.concatenate((where, there + len(self.blocks[0].pieces)))
-            often = np.concatenate((often, times))
+        found = [block.postings.get(word, _NOWHERE) for block in self.blocks]
+        where = np.concatenate([there + low for low, (there, _) in zip(self.bounds, found, strict=False)])
+        often = np.concatenate([times for _, times in found])
         living = self.alive[where]
         return where[living], often[living]
 
@@ -190,9 +220,9 @@ class View:
         """(word pieces of these pieces one after the other, where each one's begin, which of the numbers have any)"""
         rows: list[NDArray[np.int8]] = []
         starts, which, at = [], [], 0
-        first = len(self.blocks[0].pieces)
-        for place, number in enumerate(numbers):
-            block, i = (self.blocks[0], number) if number < first else (self.blocks[1], number - first)
+        inside = np.searchsorted(self.bounds, numbers, side="right") - 1
+        for place, (number, which_block) in enumerate(zip(numbers, inside, strict=True)):
+            block, i = self.blocks[which_block], number - self.bounds[which_block]
             low, high = block.starts[i], block.starts[i + 1]
             if high > low:
                 rows.append(block.late[low:high])
@@ -221,10 +251,6 @@ class View:
 _NOWHERE: tuple[Ints, Floats] = (np.zeros(0, np.int64), np.zeros(0))
 
 
-def _code(codes: dict[str, int], name: str) -> int:
-    return codes.setdefault(name, len(codes))
-
-
 def _labelled(piece: Piece, only: Filter) -> bool:
     return (
         (not only.kinds or piece.kind in only.kinds)
@@ -233,13 +259,8 @@ def _labelled(piece: Piece, only: Filter) -> bool:
     )
 
 
-@lru_cache(maxsize=1 << 15)
-def _looks(text: str) -> tuple[bool, bool, bool, bool]:
+def _read(text: str) -> Read:
+    """A piece's terms; and whether it asks something, and whether it holds what answers when, how many and who."""
     said = text.partition(": ")[2]
     asks = "?" in said or "？" in said
-    return asks, bool(_TIME.search(said)), bool(_NUMBER.search(said)), bool(_NAME.search(said))
-
-
-def _shape(piece: Piece) -> tuple[bool, bool, bool, bool]:
-    """Whether it asks something, and whether it holds what answers when, how many and who."""
-    return _looks(piece.text)
+    return tuple(terms(text)), (asks, bool(_TIME.search(said)), bool(_NUMBER.search(said)), bool(_NAME.search(said)))

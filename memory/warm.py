@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 from memory.cube import Cube, Cubes
 from memory.index import INDEXED, embed_pieces, with_vectors
@@ -80,7 +81,7 @@ class Warm:
         self._cubes = Cubes(database)
         self._memories = Memories(database)
         self._warm: OrderedDict[str, _Warm] = OrderedDict()
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # of cubes that are waited for
         self._loading: dict[str, asyncio.Task[None]] = {}
 
     async def embedder_of(self, info: Cube) -> Embedder:
@@ -94,6 +95,8 @@ class Warm:
         warm = await self._current(info, embedder, wait=info.indexed_rows <= self._at_once)
         if warm.whole:
             return Seen(warm.view, warm.embedder, warm.degraded)
+        # as they are before the search: once the index has caught up, another question may let go of them
+        view, changed = warm.view, frozenset(warm.changed)
         try:
             found = await self._store.search(
                 info.id, warm.generation, vector=asked.vector, words=words, limit=CANDIDATES, only=only
@@ -104,9 +107,10 @@ class Warm:
             self._warm.pop(info.id, None)
             warm = await self._current(again, await self.embedder_of(again), wait=True)
             return Seen(warm.view, warm.embedder, warm.degraded)
-        fresh = [piece for i, piece in enumerate(warm.view.pieces) if warm.view.alive[i]]
-        beside = [entry.piece for entry in found if entry.piece.memory not in warm.changed]
-        return Seen(View.of(beside + fresh, embedder.dimensions), warm.embedder)
+        fresh = [piece for i, piece in enumerate(view.pieces) if view.alive[i]]
+        held = changed | {piece.memory for piece in fresh}
+        beside = [entry.piece for entry in found if entry.piece.memory not in held]
+        return Seen(await asyncio.to_thread(View.of, beside + fresh, embedder.dimensions), warm.embedder)
 
     async def refresh(self, info: Cube) -> None:
         """Bring what was just written in, so that the next question does not wait for it."""
@@ -185,7 +189,7 @@ class Warm:
             if changed:
                 fresh = await self._embedded(info.id, warm.embedder, _pieces(changed))
                 gone = {memory.id for memory in changed}
-                warm.view = warm.view.changed(gone, fresh, warm.embedder.dimensions)
+                warm.view = await asyncio.to_thread(warm.view.changed, gone, fresh, warm.embedder.dimensions)
                 warm.changed |= gone
                 warm.known = max(memory.rev for memory in changed)
         if not warm.view.known[warm.view.alive].all():
@@ -198,7 +202,7 @@ class Warm:
                     for i, piece in enumerate(warm.view.pieces)
                     if warm.view.alive[i] and piece.memory in touched
                 ]
-                warm.view = warm.view.changed(touched, kept, warm.embedder.dimensions)
+                warm.view = await asyncio.to_thread(warm.view.changed, touched, kept, warm.embedder.dimensions)
 
     async def _embedded(self, cube: str, embedder: Embedder, wanted: Sequence[Piece]) -> list[Piece]:
         """The pieces, as many of them with vectors as can be had at once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -10,12 +11,12 @@ import numpy as np
 import pytest
 
 from memory.index import embed_pieces
-from memory.late import encode_query
+from memory.late import Asked, encode_query
 from memory.models import Embedder
 from memory.rank import FOREIGN, LATE, PLAIN, Ranked, rank, usual_cosine
 from memory.signals import NAMES, WHOLE, scaled, signals
 from memory.store import Filter, Piece
-from memory.view import View
+from memory.view import MERGE, View
 from tests.memory.make import NOW
 
 DAY = 86400.0
@@ -222,3 +223,54 @@ def test_a_view_that_was_changed_is_the_one_made_anew(embedder: Embedder, seed: 
         return {of.pieces[e.number].id: round(e.score, 5) for e in rank(of, question, asked, Filter(), NOW, every=True)}
 
     assert scores(seen) == scores(fresh)
+
+
+def test_many_small_changes_leave_few_blocks(embedder: Embedder) -> None:
+    seen = view(embedder, *(piece(n, f"Note {n}.") for n in range(40)))
+    for n in range(40, 340):
+        seen = seen.changed({f"m{n}", f"m{n - 1}"} if n % 7 == 0 else {f"m{n}"}, [piece(n, f"Note {n}.")], 384)
+        assert len(seen.blocks) <= 8
+        assert len(seen.pieces) < 2 * int(seen.alive.sum()) + 2
+    held = [p.memory for i, p in enumerate(seen.pieces) if seen.alive[i]]
+    assert sorted(held) == sorted(f"m{n}" for n in range(340) if n < 41 or (n + 1) % 7)
+
+
+def test_a_view_holds_nothing_of_what_is_gone_once_it_is_merged(embedder: Embedder) -> None:
+    seen = view(embedder, piece(0, "The password is swordfish."), piece(1, "I like tea."))
+    seen = seen.changed({"m0"}, [piece(n, "I like soup.") for n in range(2, MERGE + 3)], 384)
+    assert len(seen.blocks) == 1
+    assert not [p for p in seen.pieces if "swordfish" in p.text]
+    assert "swordfish" not in seen.blocks[0].postings
+    assert not any("swordfish" in words for words, _ in seen.blocks[0].reads)
+
+
+def test_vectors_are_held_once(embedder: Embedder) -> None:
+    seen = view(embedder, piece(0, "My dog is called Rex."))
+    for made in (seen, seen.changed(set(), embed_pieces(embedder, [piece(1, "I like tea.")]), embedder.dimensions)):
+        for block in made.blocks:
+            assert all(p.vector is not None and np.shares_memory(p.vector, block.vectors) for p in block.pieces)
+            assert all(p.late is not None and np.shares_memory(p.late, block.late) for p in block.pieces)
+
+
+def test_views_made_at_the_same_time_do_not_mix_memories_up(embedder: Embedder) -> None:
+    """A question that was given up leaves a thread that still makes a view of the same cube."""
+    seen = view(embedder, piece(0, "I like tea."))
+    made = [[piece(n, "I like soup.", session=f"s{n}") for n in range(k, 400, 8)] for k in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda new: seen.changed(set(), new, embedder.dimensions), made))
+    assert sorted(seen.codes.memories.values()) == list(range(len(seen.codes.memories)))
+
+
+@pytest.mark.parametrize("text", ["", "🙂", "\x00", "...", "a" * 3000, "我家的猫叫团子。", "\u200b"])
+@pytest.mark.parametrize(
+    "question", ["🙂🙂", "\x00", "？？？", "x" * 4000, "我" * 2000, "? " * 2000, "İ" * 300, "? 9999-99-99"]
+)
+def test_strange_questions_and_texts_do_no_harm(embedder: Embedder, question: str, text: str) -> None:
+    known = embed_pieces(embedder, [piece(0, text), piece(1, "I like tea.")])
+    nameless = [replace(p, vector=np.full(384, np.nan, np.float32), late=None) for p in known]
+    asked = encode_query(embedder, question)
+    for some in ([], known, nameless, [known[0], piece(2, text)], [piece(0, text)], [replace(known[0], text="")]):
+        seen = View.of(some, embedder.dimensions)
+        for each in (asked, Asked(asked.vector)):
+            for every in (True, False):
+                assert all(np.isfinite(e.score) for e in rank(seen, question, each, Filter(), NOW, every=every))

@@ -176,6 +176,31 @@ async def test_what_the_index_takes_over_during_a_question_is_still_found(
     assert await mind.ask("dog", proxy) == ["My dog is called Rex."]
 
 
+async def test_what_the_index_takes_over_after_it_was_searched_is_still_found(mind: Mind, data: Path) -> None:
+    """A cube that is not loaded: another question lets go of what is new, as the index holds it by now."""
+    await mind.add("I like tea.")
+    await mind.index.catch_up(CUBE)
+    await mind.add("My dog is called Rex.")
+    store, loading = Interrupted(str(data / "lance")), asyncio.Event()
+    proxy = Retriever(mind.database, store, mind.embedder, mind._threads, at_once=0)
+
+    async def meanwhile() -> None:
+        await mind.index.catch_up(CUBE)
+        await mind.ask("tea", proxy)
+        loading.set()
+
+    held = store.pieces
+
+    async def pieces(cube: str, generation: int) -> list[Piece]:
+        await loading.wait()
+        return await held(cube, generation)
+
+    store.pieces = pieces  # type: ignore[method-assign]
+    store.meanwhile = meanwhile
+    assert await mind.ask("dog", proxy) == ["My dog is called Rex."]
+    await proxy.loaded()
+
+
 @pytest.mark.parametrize("harm", ["lost", "zeroed"])
 async def test_a_damaged_index_costs_no_memory(mind: Mind, data: Path, harm: str) -> None:
     import shutil
