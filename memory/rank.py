@@ -22,7 +22,7 @@ from memory.view import Bools, Floats, View
 from memory.words import fold, stem, terms
 
 LATE: Mapping[str, float] = {
-    "meaning": 0.10, "around": 0.12, "words": 0.02, "words_around": 0.05, "match": 0.33, "reply_to": 0.07, "window": 0.30,
+    "meaning": 0.05, "around": 0.04, "words": 0.02, "words_around": 0.05, "match": 0.33, "reply_to": 0.07, "window": 0.30,
     "wide": 0.12, "session": 0.30, "session_words": 0.12, "replies": 0.30, "asks": 0.10, "length": 0.05, "when": 0.30,
     "number": 0.15, "name": 0.30, "date": 0.60, "speaker": 0.35, "recency": 0.02, "own": 0.40, "yours": 0.40,
     "exact": 0.30, "echo": 0.50,
@@ -37,9 +37,9 @@ FOREIGN: Mapping[str, float] = {
     "session_words": 0.20, "replies": 0.10, "asks": 0.05, "when": 0.10, "number": 0.10, "name": 0.15, "date": 0.50,
     "own": 0.40, "yours": 0.40, "exact": 0.30, "echo": 0.50,
 }  # fmt: skip
-ANSWERABLE = -1.5  # log-odds, fitted on questions of one person asked of another; see docs/BENCHMARKS.md
+ANSWERABLE = -2.2  # log-odds, fitted on questions of one person asked of another; see docs/BENCHMARKS.md
 UNKNOWN = 7.0  # the same, when every name in the question is unknown
-NEAR = 0.30  # rescaled cosine from which two texts have something to do with each other
+NEAR = 0.12  # rescaled cosine from which two texts have something to do with each other
 COVERED = 0.45  # share of the question's rare words from which a match by words alone counts …
 EXACT = 0.60  # … for any embedder
 SHARED = 0.20  # the same in a script that the embedder does not know: share of the question's telling characters
@@ -124,7 +124,7 @@ def _fits(
         plain = np.maximum.reduce([cosine_of / 0.35, met_of / 0.55, found.covered / COVERED]) >= 1.0
     elif weights is FOREIGN:
         shared = _shared(question, [view.pieces[number].text for number in found.numbers])
-        fits = (shared >= SHARED) & (unknown < UNKNOWN)
+        fits = np.full(len(total), shared.max() >= SHARED and unknown < UNKNOWN)
     else:
         near = (found.cosine - usual) / (1.0 - usual)
         fits = (np.nan_to_num(near, nan=0.0) >= NEAR) | (found.covered >= COVERED)

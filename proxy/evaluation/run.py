@@ -71,12 +71,14 @@ async def measure(config: Config, talks: Sequence[Talk], options: Options, progr
             cubes.append(await learn(parts, work, talk))
         built = time.perf_counter() - began
         answers = await _own(parts, cubes, progress)
+        unheld = await _own(parts, cubes, progress, every=True)
         foreign = await _foreign(parts, cubes, progress)
         result = counted(answers, foreign) | {
             "conversations": len(talks),
             "turns": sum(len(talk.turns) for talk in talks),
             "embedder": config.memory.embedder,
             "build_s": round(built, 1),
+            "lost_to_silence": _lost(answers, unheld),
         }
         if options.baselines:
             result["baselines"] = await baselines.measure(talks, parts.store, embedder, progress)
@@ -197,13 +199,19 @@ def _turn(cube: str, said: Said) -> Turn:
 # --- asking -----------------------------------------------------------------------------------------------------------------
 
 
-async def _own(parts: app.Parts, cubes: Sequence[Cube], progress: Progress) -> list[Answer]:
+def _lost(answers: Sequence[Answer], unheld: Sequence[Answer]) -> dict[str, float | None]:
+    """How much recall it costs to leave out what hardly fits."""
+    held, free = (figures.of_ranking([a for a in given if a.asked.counts])["recall"] for given in (answers, unheld))
+    return {k: None if free[k] is None or held[k] is None else round(free[k] - held[k], 6) for k in free}
+
+
+async def _own(parts: app.Parts, cubes: Sequence[Cube], progress: Progress, *, every: bool = False) -> list[Answer]:
     answers: list[Answer] = []
     total = sum(len(cube.talk.questions) for cube in cubes)
     for cube in cubes:
         for asked in cube.talk.questions:
-            progress("asking", len(answers), total)
-            answers.append(await ask(parts, cube, asked))
+            progress("asking again" if every else "asking", len(answers), total)
+            answers.append(await ask(parts, cube, asked, every=every))
     return answers
 
 
@@ -220,9 +228,9 @@ async def _foreign(parts: app.Parts, cubes: Sequence[Cube], progress: Progress) 
     return answers
 
 
-async def ask(parts: app.Parts, cube: Cube, asked: Asked) -> Answer:
+async def ask(parts: app.Parts, cube: Cube, asked: Asked, *, every: bool = False) -> Answer:
     """One question, timed with its embedding; then what of it fits into each budget as a chat's recall block packs it."""
-    question = Question(text=asked.text, now=cube.talk.now, limit=DEPTH)
+    question = Question(text=asked.text, now=cube.talk.now, limit=DEPTH, every=every)
     cpu, wall = time.process_time(), time.perf_counter()
     result = await parts.retriever.retrieve(cube.id, question)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

@@ -231,6 +231,7 @@ def test_our_own_chats(run: Any) -> None:
     assert (body["n"], body["recall"]["1"], body["per_category"]["single"]["n"]) == (2, 1.0, 2)
     assert body["abstention"] == 1.0
     assert body["abstention_by"]["unanswerable"] == {"n": 1, "nothing": 1.0}
+    assert body["lost_to_silence"] == dict.fromkeys(("1", "5", "10", "20", "50"), 0.0)  # all of it is found anyway
 
 
 @pytest.mark.parametrize(("name", "answerable", "unanswerable"), [("chats_en", 207, 43), ("chats_zh", 63, 14)])
