@@ -168,8 +168,8 @@ async def opened(config: Config) -> AsyncIterator[tuple[app.Parts, Work, Embedde
         await parts.close()
 
 
-async def learn(parts: app.Parts, work: Work, talk: Talk) -> Cube:
-    """Record the turns in a cube of their own, extract, organise, index."""
+async def learn(parts: app.Parts, work: Work, talk: Talk, *, extract: bool = True) -> Cube:
+    """Record the turns in a cube of their own, extract and organise (or not), index."""
     cube = stable_id(_OWNER, talk.name)
     keys: dict[str, str] = {}
     for start in range(0, len(talk.turns), _TOGETHER):
@@ -178,7 +178,7 @@ async def learn(parts: app.Parts, work: Work, talk: Talk) -> Cube:
             *(parts.turns.record(_turn(cube, said), Place(named=True), _OWNER) for said in batch)
         )
         keys |= {episode.sources[0].turn: said.key for episode, said in zip(written, batch, strict=True)}
-    await work.learn(cube, {})
+    await (work.learn(cube, {}) if extract else work.index.catch_up(cube))
     return Cube(cube, talk, keys)
 
 
