@@ -31,7 +31,7 @@ from memory.words import terms, whole
 
 RERANKED = 30  # hits that a cross-encoder reads
 STALE = 0.7  # of its score remains to a turn that was overtaken
-READ = 0.6  # its share in their order
+READ = 0.7  # its share in their order
 
 
 @dataclass(frozen=True, slots=True)
