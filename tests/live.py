@@ -39,8 +39,8 @@ class Front:
         self._clients: list[OpenAI] = []
 
     def close_clients(self) -> None:
-        for client in self._clients:
-            client.close()
+        while self._clients:
+            self._clients.pop().close()
 
     @property
     def url(self) -> str:
@@ -74,9 +74,12 @@ class Front:
         asyncio.run(work())
 
     def client(self, key: str, **headers: str) -> OpenAI:
-        return OpenAI(
+        """A client that is closed with the server: collected as garbage, it might leave its socket open for a moment."""
+        made = OpenAI(
             base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60, default_headers=_named(headers)
         )
+        self._clients.append(made)
+        return made
 
     def async_client(self, key: str, **headers: str) -> AsyncOpenAI:
         return AsyncOpenAI(
