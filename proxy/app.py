@@ -44,10 +44,13 @@ from proxy.hooks import Hooks
 from proxy.keys import Keys
 from proxy.lifecycle import Lifecycle
 from proxy.memory_api import MemoryApi
+from proxy.messages import MESSAGES
 from proxy.metrics import Metrics
 from proxy.mover import Mover
 from proxy.remember import Remember
+from proxy.responses import RESPONSES
 from proxy.status import Status
+from proxy.surface import CHAT, Surface
 from proxy.transfer_api import TransferApi
 from proxy.upstreams import routing
 from proxy.upstreams.routing import Routes
@@ -58,6 +61,7 @@ from scheduler.queue import DbosQueue
 from scheduler.triggers import Triggers
 
 log = logging.getLogger(__name__)
+SURFACES = (CHAT, RESPONSES, MESSAGES)
 
 
 @dataclass(slots=True)
@@ -250,7 +254,7 @@ class Front:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._parts: Parts | None = None
-        self._chat: Chat | None = None
+        self._surfaces: dict[str, Chat] = {}
         self._memory: MemoryApi | None = None
         self._cubes: CubesApi | None = None
         self._feedback: FeedbackApi | None = None
@@ -261,15 +265,19 @@ class Front:
     def open(self, parts: Parts) -> None:
         """Take the parts."""
         self._parts = parts
-        self._chat = Chat(
-            auth=parts.auth,
-            routes=parts.routes,
-            hooks=parts.hooks,
-            metrics=parts.metrics,
-            spawn=parts.background,
-            most=parts.config.limits.body_bytes,
-            clock=self._clock,
-        )
+        self._surfaces = {
+            surface.name: Chat(
+                surface,
+                auth=parts.auth,
+                routes=parts.routes,
+                hooks=parts.hooks,
+                metrics=parts.metrics,
+                spawn=parts.background,
+                most=parts.config.limits.body_bytes,
+                clock=self._clock,
+            )
+            for surface in SURFACES
+        }
         self._memory = MemoryApi(
             auth=parts.auth,
             grants=parts.grants,
@@ -332,7 +340,7 @@ class Front:
         feedback, graph = self._to(lambda: self._feedback), self._to(lambda: self._graph)
         transfer = self._to(lambda: self._transfer)
         return [
-            Route("/v1/chat/completions", _Post(self._to_chat)),
+            *(Route(f"/v1{surface.path}", _Post(self._to_surface(surface.name), surface)) for surface in SURFACES),
             Route("/v1/models", self.models, methods=["GET"]),
             Route("/v1/models/{model:path}", self.model, methods=["GET"]),
             Route("/v1/memory/items", memory("items"), methods=["GET", "POST"]),
@@ -358,10 +366,11 @@ class Front:
             Route("/metrics", self.metrics, methods=["GET"]),
         ]
 
-    async def _to_chat(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._chat is None:
-            raise RuntimeError("the app has not started")
-        await self._chat(scope, receive, send)
+    def _to_surface(self, name: str) -> ASGIApp:
+        async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._surfaces[name](scope, receive, send)
+
+        return endpoint
 
     def _to(self, api: Callable[[], Any]) -> Callable[[str], Callable[[Request], Awaitable[Response]]]:
         """Endpoints that are methods of `api`, which is there once the app has started."""
@@ -415,12 +424,14 @@ class Front:
 class _Post:
     """An ASGI endpoint that takes POST only; everything about the body is its own affair."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, surface: Surface) -> None:
         self._app = app
+        self._surface = surface
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
-            await send_error(send, MethodNotAllowed("this route takes POST", headers={"allow": "POST"}), "")
+            refused = MethodNotAllowed("this route takes POST", headers={"allow": "POST"})
+            await send_error(send, refused, "", surface=self._surface)
             return
         await self._app(scope, receive, send)
 

@@ -18,7 +18,7 @@ from memory.grants import ACTIVE, ARCHIVED, CubeRefused, Grants, Level
 from memory.sql import DatabaseError
 from memory.types import stable_id
 from proxy.errors import ApiError, Conflict, Forbidden, ModelNotFound, NotFound, Unauthorized, Unavailable
-from proxy.keys import Key, Keys, digest, well_formed
+from proxy.keys import PREFIX, Key, Keys, digest, well_formed
 
 log = logging.getLogger(__name__)
 _CACHED = 10_000
@@ -109,11 +109,11 @@ class Auth:
 
 
 def presented(headers: Mapping[str, str]) -> str:
-    """The key that a request carries: a bearer token, or x-api-key as Anthropic's SDK sends it."""
+    """The key that a request carries: a bearer token, or x-api-key as Anthropic's SDK sends it. Of both, the one that is ours."""
     scheme, _, value = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and value.strip():
-        return value.strip()
-    return headers.get("x-api-key", "").strip()
+    bearer = value.strip() if scheme.lower() == "bearer" else ""
+    other = headers.get("x-api-key", "").strip()
+    return other if not bearer or (other.startswith(PREFIX) and not bearer.startswith(PREFIX)) else bearer
 
 
 def cube_of(

@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
@@ -20,10 +19,10 @@ from proxy import bodies, headers
 from proxy.auth import Auth
 from proxy.blocks import Spawn
 from proxy.bodies import ClientGone
-from proxy.errors import ApiError, BadRequest
+from proxy.errors import ApiError
 from proxy.hooks import Exchange, Hooks
 from proxy.metrics import Metrics
-from proxy.stream import Gatherer, split_done
+from proxy.surface import CHAT, Surface
 from proxy.upstreams.port import Call, Reply, Upstream, UpstreamBroken
 from proxy.upstreams.routing import Routes
 
@@ -32,10 +31,11 @@ _AFTER_DONE_S = 0.05  # what an upstream may still send behind [DONE]
 
 
 class Chat:
-    """`POST /v1/chat/completions` as an ASGI application."""
+    """One surface (`POST /v1/chat/completions`, `/v1/responses`, `/v1/messages`) as an ASGI application."""
 
     def __init__(
         self,
+        surface: Surface,
         *,
         auth: Auth,
         routes: Routes,
@@ -45,6 +45,7 @@ class Chat:
         most: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._surface = surface
         self._auth = auth
         self._routes = routes
         self._hooks = hooks
@@ -64,13 +65,14 @@ class Chat:
             status = exchange.status
         except ApiError as error:
             status = error.status
-            await send_error(send, error, request_id, exchange.response_headers if exchange else None)
+            added = exchange.response_headers if exchange else None
+            await send_error(send, error, request_id, added, surface=self._surface)
         except ClientGone as gone:
             status = 499
             if exchange is not None:
                 self._spawn(self._hooks.on_error(exchange, gone))
         finally:
-            self._metrics.requests.labels("chat", str(status)).inc()
+            self._metrics.requests.labels(self._surface.name, str(status)).inc()
 
     async def _accept(self, request: Request, request_id: str) -> tuple[Exchange, Upstream]:
         principal = await self._auth.principal(request.headers)
@@ -80,10 +82,10 @@ class Chat:
         body = bodies.parse(raw)
         upstream = self._routes.of(body.get("model"))
         principal.may_use(body["model"])
-        if not isinstance(body.get("messages"), list):
-            raise BadRequest("messages must be an array", param="messages", code="invalid_type")
+        self._surface.check(body)
         plain = {name.lower(): value for name, value in request.headers.items()}
-        return Exchange(request_id, principal, plain, body, raw, received_at=self._clock()), upstream
+        exchange = Exchange(request_id, principal, plain, body, raw, self._clock(), self._surface)
+        return exchange, upstream
 
     async def _answer(self, exchange: Exchange, upstream: Upstream, request: Request, send: Send) -> None:
         try:
@@ -104,7 +106,7 @@ class Chat:
         started = time.perf_counter()
         call = Call(
             "POST",
-            exchange.path,
+            self._surface.path,
             exchange.raw,
             headers.to_upstream(request.scope["headers"]),
             stream=exchange.body.get("stream") is True,
@@ -116,21 +118,21 @@ class Chat:
         return reply
 
     async def _whole(self, exchange: Exchange, reply: Reply, send: Send) -> None:
-        gatherer = Gatherer(sse=False, encoding=_header(reply, "content-encoding"))
+        heard = self._surface.listener(sse=False, encoding=_header(reply, "content-encoding"))
         chunks: list[bytes] = []
         try:
             async for chunk in reply.chunks():
-                gatherer.feed(chunk)
+                heard.feed(chunk)
                 chunks.append(chunk)
         except UpstreamBroken as error:
             await self._hooks.on_error(exchange, error)
             broken = ApiError(str(error), code="upstream_broken")
             broken.status, broken.type = 502, "upstream_error"
             exchange.status = 502
-            await send_error(send, broken, exchange.id, exchange.response_headers)
+            await send_error(send, broken, exchange.id, exchange.response_headers, surface=self._surface)
             return
         if reply.status < 400:
-            exchange.answer = gatherer.answer()
+            exchange.answer = heard.answer()
             await self._hooks.on_response(exchange)
         else:
             await self._hooks.on_error(exchange, UpstreamBroken(f"status {reply.status}"))
@@ -138,30 +140,30 @@ class Chat:
         await send({"type": "http.response.body", "body": b"".join(chunks)})
 
     async def _stream(self, exchange: Exchange, reply: Reply, send: Send) -> None:
-        gatherer = Gatherer(sse=True, encoding=_header(reply, "content-encoding"))
+        heard = self._surface.listener(sse=True, encoding=_header(reply, "content-encoding"))
         await send(_start(exchange, reply))
         chunks = reply.chunks()
         shown = held = b""
         try:
             async for chunk in chunks:
-                gatherer.feed(chunk)
+                heard.feed(chunk)
                 # the end is held back until the turn is durable; what stands before it goes out now
-                shown, held = split_done(held + chunk, gatherer.done)
+                shown, held = self._surface.split(held + chunk, heard.done)
                 await _more(send, shown)
-                if gatherer.done:
+                if heard.done:
                     break
         except UpstreamBroken as error:
-            exchange.answer = gatherer.answer(broken=True)
+            exchange.answer = heard.answer(broken=True)
             await self._hooks.on_error(exchange, error)
             gap = b"" if shown.endswith((b"\n", b"\r")) else b"\n\n"
-            await send({"type": "http.response.body", "body": gap + _error_event(str(error))})
+            await send({"type": "http.response.body", "body": gap + self._surface.broken(str(error))})
             return
         except asyncio.CancelledError:
-            exchange.answer = gatherer.answer(broken=True)
+            exchange.answer = heard.answer(broken=True)
             raise
-        exchange.answer = gatherer.answer()
+        exchange.answer = heard.answer()
         await self._hooks.on_response(exchange)
-        if gatherer.done:
+        if heard.done:
             held += await _rest(chunks)
         await send({"type": "http.response.body", "body": held})
 
@@ -188,14 +190,16 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
-async def send_error(send: Send, error: ApiError, request_id: str, extra: dict[str, str] | None = None) -> None:
-    """An error of our own, in OpenAI's shape."""
+async def send_error(
+    send: Send, error: ApiError, request_id: str, extra: dict[str, str] | None = None, *, surface: Surface = CHAT
+) -> None:
+    """An error of our own, in the surface's shape."""
     if error.status >= 500:
         log.warning("%s: %s %s", request_id, error.status, error.code)
     named = {"content-type": "application/json", "x-request-id": request_id, **(extra or {}), **error.headers}
     start = [(name.encode(), value.encode("latin-1", "replace")) for name, value in named.items()]
     await send({"type": "http.response.start", "status": error.status, "headers": start})
-    await send({"type": "http.response.body", "body": error.body()})
+    await send({"type": "http.response.body", "body": surface.error(error, request_id)})
 
 
 def _start(exchange: Exchange, reply: Reply) -> dict[str, Any]:
@@ -229,8 +233,3 @@ def _is_sse(reply: Reply) -> bool:
 
 def _header(reply: Reply, name: str) -> str:
     return next((value for key, value in reply.headers if key.lower() == name), "")
-
-
-def _error_event(message: str) -> bytes:
-    error = {"message": message, "type": "upstream_error", "param": None, "code": "upstream_broken"}
-    return b"data: " + msgspec.json.encode({"error": error}) + b"\n\n"

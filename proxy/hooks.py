@@ -22,8 +22,9 @@ from proxy import bodies
 from proxy.auth import Principal
 from proxy.config import ConfigError
 from proxy.errors import ApiError
-from proxy.splice import Edit, splice
+from proxy.splice import Edit
 from proxy.stream import Answer
+from proxy.surface import CHAT, Surface
 from scheduler.executor import where
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class Exchange:
     parsed: dict[str, Any]  # the request as it came
     raw: bytes  # the request as it will be sent
     received_at: float
-    path: str = "/chat/completions"
+    surface: Surface = CHAT
     status: int = 0
     answer: Answer | None = None
     response_headers: dict[str, str] = field(default_factory=dict)  # added to the answer's headers
@@ -59,15 +60,20 @@ class Exchange:
         return str(self.body.get("model", ""))
 
     @property
+    def as_chat(self) -> dict[str, Any]:
+        """The request as chat completions would say it, whatever surface it came over; to be read."""
+        return self.surface.as_chat(self.body)
+
+    @property
     def messages(self) -> list[Any]:
-        """The messages as they will be sent."""
-        messages = self.body.get("messages")
-        return messages if isinstance(messages, list) else []
+        """The messages as they will be sent, in the shape of chat completions; their indices are those that edits name."""
+        messages: list[Any] = self.as_chat["messages"]
+        return messages
 
     def edit(self, edits: Sequence[Edit]) -> None:
         """Add text to messages; every other byte of the request stays. Raises splice.CannotSplice."""
         if edits:
-            self.raw, self._stale = splice(self.raw, edits), True
+            self.raw, self._stale = self.surface.edit(self.raw, edits), True
 
     def replace(self, body: dict[str, Any]) -> None:
         """Send another body altogether (written anew as JSON)."""

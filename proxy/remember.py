@@ -106,7 +106,7 @@ class Remember(Hook):
         if mode not in MODES:
             raise BadRequest(f"X-Memory must be one of {', '.join(MODES)}", param="X-Memory")
         conversation = None
-        if mode != "off" and not sessions.is_task(exchange.body, exchange.headers, self._reading.task_markers):
+        if mode != "off" and not sessions.is_task(exchange.as_chat, exchange.headers, self._reading.task_markers):
             conversation = sessions.read(exchange.messages)
         state = "off"
         if conversation is not None:

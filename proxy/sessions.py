@@ -17,7 +17,15 @@ from memory.words import squeeze
 from proxy import fence
 
 # blocks of other memory systems and of frontends that are not the user's words
-_FOREIGN = re.compile(r"</?(memory_context|user_memory|memories|attached_files|source_context)\b[^<>]*>", re.IGNORECASE)
+_FOREIGN = re.compile(
+    r"</?(memory_context|user_memory|memories|attached_files|source_context|system-reminder|environment_context)\b"
+    r"[^<>]*>",
+    re.IGNORECASE,
+)
+# Codex tells as the user's words what it has read from a file
+_AGENTS_FILE = re.compile(
+    r"\A# AGENTS\.md instructions for [^\n]*\s*+<INSTRUCTIONS>.*?(?:</INSTRUCTIONS>|\Z)", re.DOTALL
+)
 # frontends fold thoughts and tool calls into <details type="…">; a plain one is the answer's own
 _THOUGHT = re.compile(
     r"</?(think(?:ing)?(?=>)|(?<=/)details(?=>)|(?<=<)details(?=\s[^<>]*\btype=))[^<>]*>", re.IGNORECASE
@@ -42,12 +50,17 @@ TASK_USER = (  # the only message starts with one of these
     "Provide a concise, 5-word-or-less title for the conversation",
     "Analyze this conversation and provide:\n1. The detected language",
     "Summarize what this phase of an agent run accomplished.",
+    "Please write a 5-10 word title",
     "Your task is to reflect the speaker's likely facial expression",
     "You have been provided with a set of responses from various models to the latest user query:",
 )
 TASK_ANYWHERE = (  # the last user message or the system message has one of these in it
     "Use the `set_memory` tool to save important information about the user",
     "please reply with a short summary that is 4-12 words in length",
+    "You are performing a CONTEXT CHECKPOINT COMPACTION.",
+    "Your task is to create a detailed summary of the conversation so far, paying close attention to the user's explicit",
+    "Analyze if this message indicates a new conversation topic. If it does, extract a 2-3 word title",
+    "Summarize this coding conversation in under 50 characters",
 )
 TASK_SYSTEM = (  # the system message has one of these in it
     "You are a professional conversation summarizer",
@@ -141,7 +154,7 @@ def spoken(message: Mapping[str, Any]) -> str:
     text = "".join(fence.outside(text, _FOREIGN))
     if text.lstrip().startswith("### Task:") and "</context>" in text:  # the question stands behind what was fetched
         text = text.rpartition("</context>")[2]
-    return _QUERY_TAG.sub("", text).strip()
+    return _AGENTS_FILE.sub("", _QUERY_TAG.sub("", text).strip()).strip()
 
 
 def _answered(text: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -46,16 +46,34 @@ class Lead:
 Edit = Append | Prepend | Lead
 
 
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Where a request keeps its words: messages in the array `field` (`bare`: or one message, as a string). What stands before
+    all of them is a message of the role `role`, or where there is `lead` the value of that field, which is then message 0.
+    `part` is the type of a text part; `late` puts a Prepend before the last text part, not before the first part."""
+
+    field: str = "messages"
+    lead: str = ""
+    role: str = "system"
+    part: str = "text"
+    late: bool = False
+    bare: bool = False
+
+
+CHAT = Shape()
+_Insert = tuple[int, int, bytes]  # what stands from here to there gives way to the bytes
+
+
 class CannotSplice(Exception):
     """The message at that place has no content that text can be added to."""
 
 
-def splice(body: bytes, edits: Sequence[Edit], *, field: str = "messages") -> bytes:
-    """`body` with the edits made to the array `field`, whose places are those before any edit. Raises CannotSplice."""
+def splice(body: bytes, edits: Sequence[Edit], shape: Shape = CHAT) -> bytes:
+    """`body` with the edits made to its messages, whose places are those before any edit. Raises CannotSplice."""
     rest = list(edits)
     while rest:
         now, rest = _apart(rest)
-        body = _splice(body, now, field)
+        body = _splice(body, now, shape)
     return body
 
 
@@ -73,44 +91,91 @@ def _apart(edits: Sequence[Edit]) -> tuple[list[Edit], list[Edit]]:
     return (list(now.values()), waiting) if now else (waiting[:1], waiting[1:])
 
 
-def _splice(body: bytes, edits: Sequence[Edit], field: str) -> bytes:
-    start = _value_of(body, field)
-    if start is None or body[start : start + 1] != b"[":
-        raise CannotSplice(f"no array {field}")
-    elements = list(_elements(body, start))
-    inserts: list[tuple[int, bytes]] = []
+def _splice(body: bytes, edits: Sequence[Edit], shape: Shape) -> bytes:
+    start = _value_of(body, shape.field)
+    opening = b"" if start is None else body[start : start + 1]
+    if start is None or not (opening == b"[" or (opening == b'"' and shape.bare)):
+        raise CannotSplice(f"no array {shape.field}")
+    lead = _leading(body, shape)
+    elements = [start] if opening == b'"' else [at for at, _ in _elements(body, start)]
+    offset = 0 if lead is None else 1
+    inserts: list[_Insert] = []
     for edit in edits:
         if isinstance(edit, Lead):
-            message = msgspec.json.encode({"role": "system", "content": edit.text})
-            inserts.append((start + 1, message + (b"," if elements else b"")))
-        elif not 0 <= edit.index < len(elements):
+            inserts += _lead(body, start, edit, shape)
+        elif edit.index == 0 and lead is not None:
+            inserts.append(_into(body, lead, edit, shape))
+        elif not offset <= edit.index < len(elements) + offset:
             raise CannotSplice(f"no message {edit.index}")
         else:
-            inserts.append(_into(body, elements[edit.index][0], edit))
+            element = elements[edit.index - offset]
+            inserts.append(_into(body, element if opening == b'"' else _content(body, element), edit, shape))
     out, at = [], 0
-    for place, added in sorted(inserts, key=lambda insert: insert[0]):
-        out += [body[at:place], added]
-        at = place
+    for begin, end, added in sorted(inserts, key=lambda insert: insert[0]):
+        out += [body[at:begin], added]
+        at = end
     return b"".join([*out, body[at:]])
 
 
-def _into(body: bytes, message: int, edit: Append | Prepend) -> tuple[int, bytes]:
-    """(place, bytes to insert there) for one message."""
+def _leading(body: bytes, shape: Shape) -> int | None:
+    """Where the value of the field that leads stands; None when there is none, or it is null."""
+    at = _value_of(body, shape.lead) if shape.lead else None
+    return None if at is None or body[at : at + 1] == b"n" else at
+
+
+def _lead(body: bytes, messages: int, edit: Lead, shape: Shape) -> list[_Insert]:
+    """Text before all that is said."""
+    if shape.lead:
+        text = msgspec.json.encode(edit.text)
+        at = _value_of(body, shape.lead)
+        if at is None:
+            at = _skip(body, 0) + 1
+            return [(at, at, msgspec.json.encode(shape.lead) + b":" + text + b",")]
+        if body[at : at + 1] == b"n":
+            return [(at, _end(body, at), text)]
+        return [_into(body, at, Prepend(0, edit.text), replace(shape, late=False))]
+    message = msgspec.json.encode({"role": shape.role, "content": edit.text})
+    if body[messages : messages + 1] == b'"':
+        end = _end(body, messages)
+        return [(messages, messages, b"[" + message + b',{"role":"user","content":'), (end, end, b"}]")]
+    empty = _skip(body, messages + 1) == _end(body, messages) - 1
+    return [(messages + 1, messages + 1, message + (b"" if empty else b","))]
+
+
+def _content(body: bytes, message: int) -> int:
+    """Where a message's words start."""
     content = _value_of(body, "content", message) if body[message : message + 1] == b"{" else None
     if content is None:
         raise CannotSplice("the message has no content")
+    return content
+
+
+def _into(body: bytes, content: int, edit: Append | Prepend, shape: Shape) -> _Insert:
+    """The text beside what stands in `content`, a string or an array of parts."""
     end = _end(body, content)
     first = isinstance(edit, Prepend)
     place = content + 1 if first else end - 1
     if body[content : content + 1] == b'"':
         gap = "\n\n" if end - content > 2 else ""
-        return place, msgspec.json.encode(edit.text + gap if first else gap + edit.text)[1:-1]
+        return place, place, msgspec.json.encode(edit.text + gap if first else gap + edit.text)[1:-1]
     if body[content : content + 1] == b"[":
-        part = msgspec.json.encode({"type": "text", "text": edit.text})
+        part = msgspec.json.encode({"type": shape.part, "text": edit.text})
         if _skip(body, content + 1) == end - 1:
-            return place, part
-        return place, part + b"," if first else b"," + part
+            return place, place, part
+        if first and shape.late:
+            place = _last_text(body, content, shape.part)
+        return place, place, part + b"," if first else b"," + part
     raise CannotSplice("the content is neither text nor parts")
+
+
+def _last_text(body: bytes, parts: int, kind: str) -> int:
+    """Where the last text part of an array starts; the array's first place when there is none."""
+    place = parts + 1
+    for at, _ in _elements(body, parts):
+        value = _value_of(body, "type", at)
+        if value is not None and body[value : _end(body, value)] == b'"' + kind.encode() + b'"':
+            place = at
+    return place
 
 
 def _skip(body: bytes, at: int) -> int:

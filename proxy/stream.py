@@ -31,6 +31,7 @@ class Answer:
     finish_reason: str
     model: str
     usage: dict[str, Any] | None
+    id: str = ""
 
     @property
     def final(self) -> bool:
@@ -38,15 +39,16 @@ class Answer:
         return not self.tool_calls and self.finish_reason not in ("tool_calls", "function_call")
 
 
-class Gatherer:
-    """Collects the answer out of a chat-completions response body, streamed (SSE) or not."""
+class Listener:
+    """Collects the answer out of a response body, streamed (SSE) or not. What events and bodies mean is for those who derive
+    from it: `_event` is given every event that is JSON, `_whole` a body that came in one piece."""
 
     def __init__(self, *, sse: bool, encoding: str = "") -> None:
         self._sse = sse
         self._decode = _decoder(encoding)
         self._line_parts: list[bytes] = []  # of a line that has not come to its end
         self._after_cr = False
-        self._event = b""  # data lines that are not JSON by themselves
+        self._lines = b""  # data lines that are not JSON by themselves
         self._text: list[str] = []
         self._length = 0
         self._body: list[bytes] = []
@@ -54,9 +56,10 @@ class Gatherer:
         self._tool_calls = False
         self._finish = ""
         self._model = ""
+        self._id = ""
         self._usage: dict[str, Any] | None = None
         self._failed = False
-        self.done = False  # the upstream said [DONE]
+        self.done = False  # the upstream said that this is the end
 
     def feed(self, chunk: bytes) -> None:
         """Listen to one chunk."""
@@ -81,7 +84,12 @@ class Gatherer:
     def answer(self, *, broken: bool = False) -> Answer:
         """What was gathered. `broken`: the body did not come to its end."""
         if not self._sse:
-            self._whole(b"".join(self._body))
+            body = _parse(b"".join(self._body))
+            if body is None:
+                self._failed = True
+            else:
+                self._note(body)
+                self._whole(body)
         else:
             self._line(b"".join(self._line_parts))
             self._line_parts = []
@@ -92,11 +100,18 @@ class Gatherer:
             finish_reason=self._finish,
             model=self._model,
             usage=self._usage,
+            id=self._id,
         )
+
+    def _event(self, event: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def _whole(self, body: dict[str, Any]) -> None:
+        raise NotImplementedError
 
     def _line(self, line: bytes) -> None:
         if not line:
-            self._event = b""
+            self._lines = b""
         line = line.removeprefix(b"\xef\xbb\xbf")
         if not line.startswith(b"data:"):
             return
@@ -106,33 +121,43 @@ class Gatherer:
             return
         event = _parse(data)
         if event is None:  # one event may be told in several lines
-            self._event = (self._event + b"\n" + data)[:MOST]
-            event = _parse(self._event)
+            self._lines = (self._lines + b"\n" + data)[:MOST]
+            event = _parse(self._lines)
         if event is None:
             return
-        self._event = b""
+        self._lines = b""
         self._note(event)
+        self._event(event)
+
+    def _note(self, said: dict[str, Any]) -> None:
+        """What a body, an event, or what one carries says of itself."""
+        if said.get("error"):
+            self._failed = True
+        if isinstance(said.get("model"), str):
+            self._model = said["model"]
+        if isinstance(said.get("id"), str):
+            self._id = said["id"]
+        if isinstance(said.get("usage"), dict):
+            self._usage = {**(self._usage or {}), **said["usage"]}
+
+    def _say(self, text: Any) -> None:
+        if isinstance(text, str) and self._length < MOST:
+            self._text.append(text)
+            self._length += len(text)
+
+
+class Gatherer(Listener):
+    """Listens to chat completions."""
+
+    def _event(self, event: dict[str, Any]) -> None:
         for choice in _choices(event):
             self._message(choice.get("delta"))
             self._finish = str(choice.get("finish_reason") or self._finish)
 
-    def _whole(self, body: bytes) -> None:
-        event = _parse(body)
-        if event is None:
-            self._failed = True
-            return
-        self._note(event)
-        for choice in _choices(event):
+    def _whole(self, body: dict[str, Any]) -> None:
+        for choice in _choices(body):
             self._message(choice.get("message"))
             self._finish = str(choice.get("finish_reason") or "")
-
-    def _note(self, event: dict[str, Any]) -> None:
-        if event.get("error"):
-            self._failed = True
-        if isinstance(event.get("model"), str):
-            self._model = event["model"]
-        if isinstance(event.get("usage"), dict):
-            self._usage = event["usage"]
 
     def _message(self, message: Any) -> None:
         if not isinstance(message, dict):
@@ -140,11 +165,7 @@ class Gatherer:
         content = message.get("content")
         if isinstance(content, list):
             content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-        if not content:
-            content = _otherwise(message)
-        if isinstance(content, str) and self._length < MOST:
-            self._text.append(content)
-            self._length += len(content)
+        self._say(content or _otherwise(message))
         if message.get("tool_calls") or message.get("function_call"):
             self._tool_calls = True
 
@@ -159,6 +180,16 @@ def split_done(chunk: bytes, done: bool) -> tuple[bytes, bytes]:
         at = max(chunk.rfind(b"\n"), chunk.rfind(b"\r")) + 1
         if not b"data:[DONE]".startswith(chunk[at : at + 100].translate(None, b" \t")):
             at = len(chunk)
+    return chunk[:at], chunk[at:]
+
+
+def split_last(chunk: bytes, mark: re.Pattern[bytes], done: bool) -> tuple[bytes, bytes]:
+    """The same for streams whose last event carries more than its name: with `done`, the event that `mark` finds waits, or
+    the chunk that completes it. Without its line end no client takes it for said."""
+    if not done:
+        return chunk, b""
+    found = mark.search(chunk)
+    at = found.start() if found else 0
     return chunk[:at], chunk[at:]
 
 

@@ -10,6 +10,7 @@ import json
 import socket
 import threading
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,8 @@ class Received:
     path: str
     headers: dict[str, str]
     raw: bytes
+    method: str = "POST"
+    query: str = ""
 
     @property
     def body(self) -> dict[str, Any]:
@@ -41,8 +44,9 @@ class Received:
 
     @property
     def prompt(self) -> str:
-        """Everything the model was given, as one text."""
-        return json.dumps(self.messages, ensure_ascii=False)
+        """Everything the model was given, as one text, over whatever surface."""
+        given = [self.body.get(name) for name in ("system", "messages", "instructions", "input")]
+        return json.dumps([part for part in given if part is not None], ensure_ascii=False)
 
 
 @dataclass
@@ -87,6 +91,94 @@ def events(text: str, *, model: str = "fake") -> list[bytes]:
     return [event({"role": "assistant", "content": ""}), *words, event({}, "stop"), b"data: [DONE]\n\n"]
 
 
+def response(
+    text: str, *, model: str = "fake", output: list[dict[str, Any]] | None = None, **more: Any
+) -> dict[str, Any]:
+    """A response object."""
+    part = {"type": "output_text", "text": text, "annotations": []}
+    said = {"type": "message", "id": "msg_1", "status": "completed", "role": "assistant", "content": [part]}
+    usage = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}
+    usage |= {"input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0}}
+    head = {
+        "id": f"resp_{uuid.uuid4().hex}",
+        "object": "response",
+        "created_at": 1,
+        "status": "completed",
+        "model": model,
+    }
+    rest = {"parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "error": None, "usage": usage}
+    return {**head, **rest, "output": [said] if output is None else output, **more}
+
+
+def response_events(text: str, *, model: str = "fake", **more: Any) -> list[bytes]:
+    """A streamed response, a word an event."""
+    whole = response(text, model=model, **more)
+    begun = {**whole, "status": "in_progress", "output": [], "usage": None}
+    where = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+    told: list[dict[str, Any]] = [
+        {"type": f"response.{kind}", "response": begun} for kind in ("created", "in_progress")
+    ]
+    told += [
+        {"type": "response.output_text.delta", **where, "delta": f"{word} ", "logprobs": []} for word in text.split()
+    ]
+    told += [
+        {"type": "response.output_item.done", "output_index": n, "item": item} for n, item in enumerate(whole["output"])
+    ]
+    told.append({"type": "response.completed", "response": whole})
+    return [
+        f"event: {event['type']}\ndata: {json.dumps({**event, 'sequence_number': number})}\n\n".encode()
+        for number, event in enumerate(told)
+    ]
+
+
+def message(
+    text: str, *, model: str = "fake", content: list[dict[str, Any]] | None = None, stop: str = "end_turn"
+) -> dict[str, Any]:
+    """A message as Anthropic answers."""
+    head = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "stop_reason": stop,
+        "stop_sequence": None,
+    }
+    return {
+        **head,
+        "content": content or [{"type": "text", "text": text}],
+        "usage": {"input_tokens": 3, "output_tokens": 5},
+    }
+
+
+def message_events(text: str, *, model: str = "fake") -> list[bytes]:
+    """A streamed message, a word an event."""
+    start = {**message("", model=model), "content": [], "stop_reason": None}
+    deltas = [{"type": "text_delta", "text": f"{word} "} for word in text.split()]
+    told: list[dict[str, Any]] = [
+        {"type": "message_start", "message": start},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "ping"},
+        *({"type": "content_block_delta", "index": 0, "delta": delta} for delta in deltas),
+        {"type": "content_block_stop", "index": 0},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+            "usage": {"output_tokens": 5},
+        },
+        {"type": "message_stop"},
+    ]
+    return [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in told]
+
+
+def _said(path: str, text: str, stream: bool) -> list[bytes]:
+    """The words as an answer of the surface that was asked."""
+    if path == "/v1/responses":
+        return response_events(text) if stream else [json.dumps(response(text)).encode()]
+    if path == "/v1/messages":
+        return message_events(text) if stream else [json.dumps(message(text)).encode()]
+    return events(text) if stream else [completion(text)]
+
+
 class RecordingUpstream:
     """Start it with `with`; `url` is its base URL with /v1."""
 
@@ -110,7 +202,7 @@ class RecordingUpstream:
         app = Starlette(
             routes=[
                 Route("/v1/models", self._models),
-                Route("/v1/{path:path}", self._any, methods=["GET", "POST"]),
+                Route("/v1/{path:path}", self._any, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
             ]
         )
         config = uvicorn.Config(
@@ -138,16 +230,13 @@ class RecordingUpstream:
 
     async def _any(self, request: Request) -> Response:
         raw = await request.body()
-        received = Received(request.url.path, dict(request.headers), raw)
+        received = Received(request.url.path, dict(request.headers), raw, request.method, request.url.query)
         self.requests.append(received)
         reply = self.answer(received)
         if isinstance(reply, str):
-            wants_stream = bool(raw) and received.body.get("stream") is True
-            reply = (
-                Reply(content_type="text/event-stream", chunks=events(reply))
-                if wants_stream
-                else Reply(chunks=[completion(reply)])
-            )
+            stream = raw.startswith(b"{") and received.body.get("stream") is True
+            kind = "text/event-stream" if stream else "application/json"
+            reply = Reply(content_type=kind, chunks=_said(received.path, reply, stream))
         try:
             await self._sleep(request, reply.wait_s)
         except asyncio.CancelledError:

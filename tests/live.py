@@ -17,6 +17,7 @@ from typing import Any
 
 import uvicorn
 import yaml
+from anthropic import Anthropic
 from openai import AsyncOpenAI, OpenAI
 
 from memory import embed
@@ -85,6 +86,9 @@ class Front:
         return AsyncOpenAI(
             base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60, default_headers=_named(headers)
         )
+
+    def anthropic(self, key: str, **headers: str) -> Anthropic:
+        return Anthropic(base_url=self.url, api_key=key, max_retries=0, timeout=60, default_headers=_named(headers))
 
     def api(self, key: str, method: str, path: str, body: Any = None, *, cube: str = "") -> tuple[int, Any]:
         """A call of the Memory API, or of any other route: (status, parsed body)."""
