@@ -78,24 +78,24 @@ class Graph:
             if done.memories < BATCH:
                 return Linked(memories, edges)
 
-    async def stale(self, cube: str, episodes: Collection[str]) -> dict[str, list[Replaced]]:
+    async def stale(self, cube: str, episodes: Collection[Memory]) -> dict[str, list[Replaced]]:
         """For each of these episodes that says something which holds no longer: what it was, and what holds now."""
-        if not episodes:
+        turns = {source.turn for episode in episodes for source in episode.sources if source.turn}
+        if not turns:
             return {}
-        said, learned, table = sql.lineage.alias(), sql.lineage.alias(), sql.memories
-        query = (
-            sa.select(said.c.memory.label("episode"), table)
-            .join(learned, sa.and_(learned.c.cube == said.c.cube, learned.c.turn == said.c.turn))
-            .join(table, sa.and_(table.c.cube == learned.c.cube, table.c.id == learned.c.memory))
-            .where(said.c.cube == cube, said.c.memory.in_(list(episodes)), table.c.status == Status.SUPERSEDED.value)
-            .order_by(said.c.memory, table.c.message_time, table.c.id)
-        )
+        lineage, table = sql.lineage, sql.memories
+        # not a join: without statistics SQLite begins one with the whole cube
+        learned = sa.select(lineage.c.memory).where(lineage.c.cube == cube, lineage.c.turn.in_(list(turns)))
+        where = (table.c.cube == cube, table.c.id.in_(learned), table.c.status == Status.SUPERSEDED.value)
         async with self._database.read() as connection:
-            rows = (await connection.execute(query)).all()
-            now = await _successors(connection, cube, {row.id for row in rows})
+            old = await select(connection, *where)
+            now = await _successors(connection, cube, {memory.id for memory in old}) if old else {}
         found: dict[str, list[Replaced]] = {}
-        for row in rows:
-            found.setdefault(row.episode, []).append(Replaced(from_row(row), now.get(row.id)))
+        for episode in episodes:
+            said = {source.turn for source in episode.sources}
+            gone = [Replaced(one, now.get(one.id)) for one in old if said & {source.turn for source in one.sources}]
+            if gone:
+                found[episode.id] = gone
         return found
 
     async def successors(self, cube: str, ids: Collection[str]) -> dict[str, Memory]:

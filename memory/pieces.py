@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from memory.store import Piece
 from memory.types import Memory
+from memory.words import fold
 
 PASSAGE = 900  # characters; about what the default embedder reads (256 tokens)
 MOST = 64  # passages of one side: a pasted book is found by its first 50,000 characters
@@ -43,7 +44,7 @@ def pieces(memory: Memory) -> list[Piece]:
                     valid_from=memory.valid_from,
                     valid_to=math.inf if memory.valid_to is None else memory.valid_to,
                     tags=memory.tags,
-                    entities=memory.entities,
+                    entities=tuple(dict.fromkeys(map(fold, memory.entities))),
                 )
             )
     return out

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from memory.extract.text import has_cjk
 from memory.late import Asked
@@ -64,11 +65,17 @@ _TRAINED_ON = re.compile(r"[\u0000-\u024f\u2000-\u206f]")  # Latin script and wh
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """Piece `number` of the view, with its score in [0, 1] and each signal's share of it."""
+    """Piece `number` of the view, with its score in [0, 1] and each signal's share of it, in the order of NAMES."""
 
     number: int
     score: float
-    why: dict[str, float]
+    shares: NDArray[np.float32]
+
+    @property
+    def why(self) -> dict[str, float]:
+        """The shares that are worth naming, by signal."""
+        shares = zip(NAMES, self.shares.tolist(), strict=True)
+        return {name: round(share, 4) for name, share in shares if abs(share) >= 5e-5}
 
 
 def rank(
@@ -85,14 +92,7 @@ def rank(
     order = np.argsort(-total, kind="stable")
     if not every:
         order = order[_fits(view, question, found, total, weights, usual)[order]]
-    return [
-        Ranked(
-            int(found.numbers[i]),
-            float(total[i]),
-            {name: round(float(share), 4) for name, share in zip(NAMES, shares[i], strict=True) if abs(share) >= 5e-5},
-        )
-        for i in order
-    ]
+    return [Ranked(int(found.numbers[i]), float(total[i]), shares[i]) for i in order]
 
 
 def usual_cosine(embedder: Embedder) -> float:
@@ -121,14 +121,13 @@ def _fits(
         placed = found.values[:, NAMES.index("window")]  # said beside what fits
         near = np.maximum.reduce([cosine_of / 0.12, met_of / 0.35, found.covered / 0.15, placed / 0.45])
         fits = (near >= 1.0) & answerable
-        plain = np.maximum.reduce([cosine_of / 0.35, met_of / 0.55, found.covered / COVERED]) >= 1.0
+        plain |= (cosine_of >= 0.35) | (met_of >= 0.55)
     elif weights is FOREIGN:
         shared = _shared(question, [view.pieces[number].text for number in found.numbers])
         fits = np.full(len(total), shared.max() >= SHARED and unknown < UNKNOWN)
     else:
         near = (found.cosine - usual) / (1.0 - usual)
-        fits = (np.nan_to_num(near, nan=0.0) >= NEAR) | (found.covered >= COVERED)
-        fits &= unknown < UNKNOWN
+        fits = ((np.nan_to_num(near, nan=0.0) >= NEAR) | plain) & (unknown < UNKNOWN)
     exact = found.covered >= EXACT  # a rare word that stands there is enough, whatever the vectors say
     fits = fits | exact if not unknown else fits
     return np.asarray(fits & (plain | (total >= FLOOR * total.max())), bool)

@@ -27,11 +27,12 @@ from memory.store import Filter, Store
 from memory.types import Hit, Kind, Memory, Status
 from memory.view import View
 from memory.warm import AT_ONCE, Earlier, Seen, Warm
-from memory.words import terms, whole
+from memory.words import fold, terms, whole
 
 RERANKED = 30  # hits that a cross-encoder reads
-STALE = 0.7  # of its score remains to a turn that was overtaken
 READ = 0.7  # its share in their order
+STALE = 0.7  # of its score remains to a turn that was overtaken
+MORE = 10  # more of the best are looked up than are wanted: some are the same, or have changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ class Retriever:
 
     async def _marked(self, cube: str, hits: tuple[Hit, ...]) -> tuple[Hit, ...]:
         """Turns that say what holds no longer step back, with what holds now."""
-        stale = await self._graph.stale(cube, [hit.memory.id for hit in hits if hit.memory.kind is Kind.EPISODE])
+        stale = await self._graph.stale(cube, [hit.memory for hit in hits if hit.memory.kind is Kind.EPISODE])
         if not stale:
             return hits
         marked = [
@@ -154,7 +155,7 @@ class Retriever:
         hits: list[Hit] = []
         texts: set[str] = set()
         tried: set[tuple[str, str]] = set()
-        step = max(question.limit, 1) * 2
+        step = max(question.limit, 1) + MORE
         for start in range(0, len(ranked), step):
             best: dict[tuple[str, str], Ranked] = {}
             for entry in ranked[start : start + step]:
@@ -182,7 +183,7 @@ def _wanted(memory: Memory, question: Question) -> bool:
         _holds(memory, question.as_of)
         and (not question.kinds or memory.kind in question.kinds)
         and (question.tag is None or question.tag in memory.tags)
-        and (question.entity is None or question.entity in memory.entities)
+        and (question.entity is None or fold(question.entity) in map(fold, memory.entities))
         and (question.since is None or at >= question.since)
         and (question.until is None or at < question.until)
         and not (question.seen and memory.kind is Kind.EPISODE and digest(memory.text) in question.seen)

@@ -31,7 +31,7 @@ NAMES = (
     "echo",
 )  # fmt: skip
 _WHEN = re.compile(
-    r"(?:when|how long|since when|what (?:year|month|date|day|time)|which (?:year|month|date|day))\b"
+    r"\b(?:when|how long|since when|what (?:year|month|date|day|time)|which (?:year|month|date|day))\b"
     r"|什么时候|何时|几月|几号|哪天|哪年|哪一天|多久|いつ",
     re.IGNORECASE,
 )
@@ -279,10 +279,9 @@ def _answers(view: View, chosen: Ints, question: str) -> dict[str, Floats]:
 def _dated(view: View, chosen: Ints, spans: Sequence[DateSpan]) -> Floats:
     """How well the day on which a piece was said, or of which it tells, fits a date in the question."""
     found = np.zeros(len(chosen))
-    at = np.array([view.pieces[i].at for i in chosen])
     for span in spans:
         share = _SHARE.get(span.precision, 0.5)
-        for times in (view.times[chosen], at):
+        for times in (view.times[chosen], view.at[chosen]):
             inside = (times >= span.start) & (times < span.end)
             soon = (times >= span.end) & (times < span.end + _NEAR_S) & (share >= 0.7)
             found = np.maximum(found, np.where(inside, share, np.where(soon, 0.7 * share, 0.0)))

@@ -34,7 +34,7 @@ from lancedb.index import FTS
 from numpy.typing import NDArray
 
 from memory.models import Vectors
-from memory.words import STOP_WORDS
+from memory.words import STOP_WORDS, fold
 
 log = logging.getLogger(__name__)
 _WORDS = FTS(
@@ -68,7 +68,7 @@ class Piece:
     valid_from: float = 0.0
     valid_to: float = math.inf
     tags: tuple[str, ...] = ()
-    entities: tuple[str, ...] = ()
+    entities: tuple[str, ...] = ()  # folded: a filter asks for a name however it is spelt
     vector: NDArray[np.float32] | None = None
     late: NDArray[np.int8] | None = None  # its word pieces, shape (pieces, late); see memory/late.py
 
@@ -106,7 +106,8 @@ class Filter:
         if self.until is not None:
             wanted &= col("at") < lit(self.until)
         parts = [wanted.to_sql()]
-        for name, value in (("tags", self.tag), ("entities", self.entity)):
+        entity = None if self.entity is None else fold(self.entity)
+        for name, value in (("tags", self.tag), ("entities", entity)):
             if value is not None:
                 parts.append(f"array_has({name}, {lit(value).to_sql()})")
         return " AND ".join(parts)

@@ -6,6 +6,7 @@ neither SQL nor LanceDB: whoever has pieces, from wherever, can make a view of t
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 from collections import Counter
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memory.store import Filter, Piece
-from memory.words import terms
+from memory.words import fold, terms
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -35,6 +36,7 @@ _NUMBER = re.compile(
     re.IGNORECASE,
 )
 _NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]+|[\"“][^\"”]+[\"”]|《[^》]+》|「[^」]+」")
+MOMENTS = ("time", "at", "valid_from", "valid_to")  # columns of Block.moments
 SHAPES = ("asks", "time", "number", "name")  # columns of Block.shape
 
 
@@ -59,8 +61,9 @@ class Codes:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """n pieces as parallel arrays. Rows of `vectors` are zero where `known` is False; the word pieces of piece i are rows
-    starts[i] to starts[i + 1] of `late`. The vectors of the pieces themselves are windows on these arrays."""
+    """n pieces as parallel arrays, made once. Rows of `vectors` are zero where `known` is False; the word pieces of piece i
+    are rows starts[i] to starts[i + 1] of `late`. The vectors of the pieces themselves are windows on these arrays. `labels`:
+    (kind | tag | entity, its name) → the rows that bear it. `size`: about how many bytes all this takes."""
 
     pieces: tuple[Piece, ...]
     reads: tuple[Read, ...]
@@ -73,6 +76,12 @@ class Block:
     shape: NDArray[np.float32]
     sessions: Ints
     memories: Ints
+    moments: Floats
+    active: Bools
+    user_side: Bools
+    episodes: Bools
+    labels: dict[tuple[str, str], Ints]
+    size: int
 
     @staticmethod
     def of(pieces: Sequence[Piece], codes: Codes, dimensions: int, reads: Sequence[Read] = ()) -> Block:
@@ -116,13 +125,13 @@ class Block:
             shape=np.array([shape for _, shape in reads], np.float32).reshape(n, len(SHAPES)),
             sessions=sessions,
             memories=memories,
+            moments=np.array([[getattr(piece, name) for name in MOMENTS] for piece in pieces], float).reshape(n, 4),
+            active=np.array([piece.status == "active" for piece in pieces], bool),
+            user_side=np.array([piece.side == "user" for piece in pieces], bool),
+            episodes=np.array([piece.kind == "episode" for piece in pieces], bool),
+            labels=_labels(pieces),
+            size=vectors.nbytes + rows.nbytes + 3 * sum(len(piece.text) for piece in pieces) + 700 * n,
         )
-
-    @property
-    def size(self) -> int:
-        """About how many bytes this takes."""
-        texts = sum(len(piece.text) for piece in self.pieces)
-        return self.vectors.nbytes + self.late.nbytes + 3 * texts + 600 * len(self.pieces)
 
 
 class View:
@@ -138,10 +147,13 @@ class View:
         self.lengths = np.concatenate([block.lengths for block in blocks])
         self.shape = np.concatenate([block.shape for block in blocks])
         self.known = np.concatenate([block.known for block in blocks])
-        self.pieces = [piece for block in blocks for piece in block.pieces]
-        self.times = np.array([piece.time for piece in self.pieces])
-        self.user_side = np.array([piece.side == "user" for piece in self.pieces], bool)
-        self.episodes = np.array([piece.kind == "episode" for piece in self.pieces], bool)
+        self.active = np.concatenate([block.active for block in blocks])
+        self.user_side = np.concatenate([block.user_side for block in blocks])
+        self.episodes = np.concatenate([block.episodes for block in blocks])
+        moments = np.concatenate([block.moments for block in blocks])
+        self.times, self.at, self.valid_from, self.valid_to = np.ascontiguousarray(moments.T)
+        self.pieces = [*itertools.chain.from_iterable(block.pieces for block in blocks)]
+        self.size = sum(block.size for block in blocks)
         self.before, self.after = self._chains()
 
     @staticmethod
@@ -177,30 +189,35 @@ class View:
         kept = np.flatnonzero(alive[low:])
         return Block.of([*(self.pieces[low + i] for i in kept), *new], codes, dimensions, [reads[i] for i in kept])
 
-    @property
-    def size(self) -> int:
-        """About how many bytes this takes."""
-        return sum(block.size for block in self.blocks)
-
     def unembedded(self) -> list[Piece]:
         """The living pieces that have no vector yet, newest first."""
         return [self.pieces[i] for i in np.flatnonzero(self.alive & ~self.known)[::-1]]
 
     def wanted(self, only: Filter) -> Bools:
         """Which pieces pass the filter, shape (n,)."""
-        pieces = self.pieces
         if only.as_of is None:
-            mask = self.alive & np.array([piece.status == "active" for piece in pieces], bool)
+            mask = self.alive & self.active
         else:
-            at = only.as_of
-            mask = self.alive & np.array([piece.valid_from <= at < piece.valid_to for piece in pieces], bool)
-        if only.kinds or only.tag is not None or only.entity is not None:
-            mask &= np.array([_labelled(piece, only) for piece in pieces], bool)
-        if only.since is not None or only.until is not None:
-            low = -np.inf if only.since is None else only.since
-            high = np.inf if only.until is None else only.until
-            mask &= np.array([low <= piece.at < high for piece in pieces], bool)
+            mask = self.alive & (self.valid_from <= only.as_of) & (only.as_of < self.valid_to)
+        if only.kinds:
+            mask &= self._bearing([("kind", kind) for kind in only.kinds])
+        if only.tag is not None:
+            mask &= self._bearing([("tag", only.tag)])
+        if only.entity is not None:
+            mask &= self._bearing([("entity", fold(only.entity))])
+        if only.since is not None:
+            mask &= self.at >= only.since
+        if only.until is not None:
+            mask &= self.at < only.until
         return np.asarray(mask, bool)
+
+    def _bearing(self, labels: Sequence[tuple[str, str]]) -> Bools:
+        """Which pieces bear one of these labels, shape (n,)."""
+        mask = np.zeros(len(self.pieces), bool)
+        for low, block in zip(self.bounds, self.blocks, strict=False):
+            for label in labels:
+                mask[block.labels.get(label, _NO_ROWS) + low] = True
+        return mask
 
     def cosines(self, vector: NDArray[np.float32]) -> Floats:
         """Of every piece with the vector, shape (n,); NaN where no vector is known."""
@@ -248,15 +265,17 @@ class View:
         return before, after
 
 
-_NOWHERE: tuple[Ints, Floats] = (np.zeros(0, np.int64), np.zeros(0))
+_NO_ROWS: Ints = np.zeros(0, np.int64)
+_NOWHERE: tuple[Ints, Floats] = (_NO_ROWS, np.zeros(0))
 
 
-def _labelled(piece: Piece, only: Filter) -> bool:
-    return (
-        (not only.kinds or piece.kind in only.kinds)
-        and (only.tag is None or only.tag in piece.tags)
-        and (only.entity is None or only.entity in piece.entities)
-    )
+def _labels(pieces: Sequence[Piece]) -> dict[tuple[str, str], Ints]:
+    found: dict[tuple[str, str], list[int]] = {}
+    for i, piece in enumerate(pieces):
+        named = (("entity", name) for name in piece.entities)
+        for label in {("kind", piece.kind), *(("tag", tag) for tag in piece.tags), *named}:
+            found.setdefault(label, []).append(i)
+    return {label: np.array(rows, np.int64) for label, rows in found.items()}
 
 
 def _read(text: str) -> Read:

@@ -235,7 +235,7 @@ async def test_erasing_a_memory_dissolves_its_topic_and_the_others_are_placed_an
 async def test_a_turn_that_holds_no_longer_says_what_does(world: World) -> None:
     await world.say("I live in Oslo.", "I live in Rome.", "I live in Bern.", "I love jazz.")
     episodes = [await world.the(f"{text}.", Kind.EPISODE) for text in ("Oslo", "Rome", "Bern", "jazz")]
-    stale = await world.graph.stale(CUBE, [one.id for one in episodes])
+    stale = await world.graph.stale(CUBE, episodes)
     told = {episode: [(r.old.text, r.now.text if r.now else None) for r in found] for episode, found in stale.items()}
     assert told == {
         episodes[0].id: [("I live in Oslo", "I live in Bern")],

@@ -102,6 +102,15 @@ def test_a_date_in_the_question_counts(embedder: Embedder) -> None:
     assert order(embedder, asked, *pieces)[0] == 2
 
 
+@pytest.mark.parametrize(
+    ("question", "asks"), [("When is it?", True), ("Whenever is it?", False), ("Rewhen it?", False)]
+)
+def test_when_is_a_word_of_its_own(embedder: Embedder, question: str, asks: bool) -> None:
+    seen = view(embedder, piece(0, "We go there in May."))
+    got = signals(seen, question, encode_query(embedder, question), Filter(), NOW)
+    assert bool(got.values[0, NAMES.index("when")]) is asks
+
+
 def test_what_the_assistant_said_comes_first_when_asked_for(embedder: Embedder) -> None:
     pieces = [
         piece(0, "Can you recommend a book about rivers?", memory="a"),
@@ -115,7 +124,7 @@ def test_what_the_assistant_said_comes_first_when_asked_for(embedder: Embedder) 
     [
         (Filter(kinds=("goal",)), [0]),
         (Filter(tag="work"), [1]),
-        (Filter(entity="Rex"), [2]),
+        (Filter(entity="RÉX"), [2]),
         (Filter(since=NOW + 3), [3]),
         (Filter(until=NOW + 1), [0]),
         (Filter(as_of=NOW - 5), [4]),
@@ -125,7 +134,7 @@ def test_a_filter_is_kept(embedder: Embedder, narrow: Filter, left: list[int]) -
     pieces = [
         piece(0, "tea one", kind="goal", valid_from=NOW),
         piece(1, "tea two", tags=("work",), valid_from=NOW),
-        piece(2, "tea three", entities=("Rex",), valid_from=NOW),
+        piece(2, "tea three", entities=("rex",), valid_from=NOW),
         piece(3, "tea four", valid_from=NOW),
         piece(4, "tea five", status="superseded", valid_from=NOW - 10, valid_to=NOW - 1, at=NOW + 2),
     ]
@@ -242,6 +251,15 @@ def test_a_view_holds_nothing_of_what_is_gone_once_it_is_merged(embedder: Embedd
     assert not [p for p in seen.pieces if "swordfish" in p.text]
     assert "swordfish" not in seen.blocks[0].postings
     assert not any("swordfish" in words for words, _ in seen.blocks[0].reads)
+
+
+def test_a_changed_view_keeps_the_arrays_of_what_did_not_change(embedder: Embedder) -> None:
+    seen = view(embedder, *(piece(n, f"Note {n}.", tags=("note",)) for n in range(40)))
+    made = seen.changed({"m3"}, [piece(40, "Note 40.", kind="goal", tags=("note",))], 384)
+    assert made.blocks[0] is seen.blocks[0]
+    assert made.size == sum(block.size for block in made.blocks) > seen.size
+    assert list(np.flatnonzero(made.wanted(Filter(tag="note")))) == [n for n in range(41) if n != 3]
+    assert list(np.flatnonzero(made.wanted(Filter(kinds=("goal", "fact"))))) == [40]
 
 
 def test_vectors_are_held_once(embedder: Embedder) -> None:

@@ -351,10 +351,19 @@ async def test_what_held_at_a_moment_is_found_as_it_was(mind: Mind) -> None:
         assert await mind.ask("Where do I live?", as_of=NOW - 1) == []
 
 
-async def test_a_question_about_a_person_is_narrowed_to_her(mind: Mind) -> None:
+@pytest.mark.parametrize("named", ["Zoë", "zoe", "ZOË"])
+@pytest.mark.parametrize("way", ["fresh", "in memory", "beside the index"])
+async def test_a_question_about_a_person_is_narrowed_to_her_however_she_is_spelt(
+    mind: Mind, named: str, way: str
+) -> None:
     await mind.add("Ann likes tea.", entities=("Ann",))
-    await mind.add("Bo likes tea.", entities=("Bo",))
-    assert await mind.ask("Who likes tea?", entity="Bo") == ["Bo likes tea."]
+    await mind.add("Zoë likes tea.", entities=("Zoë", "ZOE"))
+    if way != "fresh":
+        await mind.index.catch_up(CUBE)
+    proxy = mind.proxy(at_once=0 if way == "beside the index" else 100)
+    assert await mind.ask("Who likes tea?", proxy, entity=named) == ["Zoë likes tea."]
+    assert [one.text for one in await mind.memories.page(CUBE, entity=named)] == ["Zoë likes tea."]
+    await proxy.loaded()
 
 
 async def test_old_vectors_serve_while_new_ones_are_made(mind: Mind) -> None:
