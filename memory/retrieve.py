@@ -26,7 +26,7 @@ from memory.sql import Database
 from memory.store import Filter, Store
 from memory.types import Hit, Kind, Memory, Status
 from memory.view import View
-from memory.warm import AT_ONCE, Earlier, Seen, Warm
+from memory.warm import AGAIN_S, AT_ONCE, Earlier, Seen, Warm
 from memory.words import fold, terms, whole
 
 RERANKED = 30  # hits that a cross-encoder reads
@@ -82,13 +82,16 @@ class Retriever:
         earlier: Earlier | None = None,
         budget: int = 512 << 20,
         at_once: int = AT_ONCE,
+        again_s: float = AGAIN_S,
     ) -> None:
         self._threads = threads
         self._reranker = reranker
         self._cubes = Cubes(database)
         self._memories = Memories(database)
         self._graph = Graph(database)
-        self._warm = Warm(database, store, embedder, threads, budget=budget, at_once=at_once, earlier=earlier)
+        self._warm = Warm(
+            database, store, embedder, threads, budget=budget, at_once=at_once, again_s=again_s, earlier=earlier
+        )
         self._usual: dict[str, float] = {}
 
     async def retrieve(self, cube: str, question: Question, *, info: Cube | None = None) -> Result:
@@ -138,8 +141,12 @@ class Retriever:
             await self._warm.refresh(info)
 
     async def loaded(self) -> None:
-        """Wait until no cube is being loaded behind the scenes."""
+        """Wait until no cube is being loaded."""
         await self._warm.loaded()
+
+    async def close(self) -> None:
+        """Give up what is being loaded."""
+        await self._warm.close()
 
     async def _usual_of(self, embedder: Embedder) -> float:
         if embedder.id not in self._usual:

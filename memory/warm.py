@@ -1,14 +1,15 @@
 """Cubes kept warm: a view of each cube in use, as new as SQL, made from the LanceDB index or, without one, from SQL.
 
 A cube is loaded once and then only told what changed (by revision). A large cube is loaded behind the scenes while LanceDB
-itself answers; one that is larger than its share of memory is always answered that way.
+itself answers; one that there is no room for is always answered that way. Loading goes on when the question that began it is
+given up. A cube that had to be read from SQL is read from its index as soon as that can be read again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from memory.late import Asked
 from memory.memories import Memories
 from memory.models import Embedder
 from memory.pieces import pieces
+from memory.shelf import Shelf
 from memory.sql import Database
 from memory.store import Filter, IndexBroken, Piece, Store
 from memory.types import Memory
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 EMBED_NOW = 32  # fresh pieces embedded while a question waits; the rest are found by their words meanwhile
 AT_ONCE = 3000  # pieces of a cube that are loaded while a question waits
 LARGEST = 60_000  # pieces of a cube that is kept in memory at all
+PIECE = 6000  # bytes a piece takes, until a cube has shown it
+AGAIN_S = 30.0  # between two attempts to read an index
 CANDIDATES = 200  # from each of LanceDB's two searches, when it answers itself
 
 Earlier = Callable[[str], Awaitable[Embedder | None]]
@@ -45,7 +49,8 @@ class Seen:
 
 @dataclass(slots=True)
 class _Warm:
-    """A cube in memory. `whole`: all of it; else only what changed since revision `base`, the rest is LanceDB's."""
+    """A cube in memory. `whole`: all of it; else only what changed since revision `base`, the rest is LanceDB's. `again`:
+    when its index may be read (once more), on the monotonic clock."""
 
     view: View
     embedder: Embedder
@@ -55,6 +60,12 @@ class _Warm:
     whole: bool
     degraded: str | None = None
     changed: set[str] = field(default_factory=set)  # memories that changed since `base`
+    again: float = 0.0
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        return self.view.size
 
 
 class Warm:
@@ -69,20 +80,23 @@ class Warm:
         *,
         budget: int = 512 << 20,
         at_once: int = AT_ONCE,
+        again_s: float = AGAIN_S,
         earlier: Earlier | None = None,
     ) -> None:
         self._database = database
         self._store = store
         self._embedder = embedder
         self._threads = threads
-        self._budget = budget
         self._at_once = at_once
+        self._again_s = again_s
         self._earlier = earlier
         self._cubes = Cubes(database)
         self._memories = Memories(database)
-        self._warm: OrderedDict[str, _Warm] = OrderedDict()
+        self._shelf: Shelf[_Warm] = Shelf(budget)
+        self._piece = PIECE
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # of cubes that are waited for
         self._loading: dict[str, asyncio.Task[None]] = {}
+        self._going: set[asyncio.Task[_Warm]] = set()
 
     async def embedder_of(self, info: Cube) -> Embedder:
         """Whose vectors serve this cube: while a new embedder's are being made, the ones that are there."""
@@ -92,7 +106,7 @@ class Warm:
 
     async def see(self, info: Cube, asked: Asked, words: str, only: Filter, embedder: Embedder) -> Seen:
         """The cube as it is at `info`'s revision or later."""
-        warm = await self._current(info, embedder, wait=info.indexed_rows <= self._at_once)
+        warm = await self._ready(info, embedder)
         if warm.whole:
             return Seen(warm.view, warm.embedder, warm.degraded)
         # as they are before the search: once the index has caught up, another question may let go of them
@@ -104,8 +118,7 @@ class Warm:
         except IndexBroken as error:
             again = await self._cubes.get(info.id) or info
             log.warning("index of cube %s: %s", info.id, error)
-            self._warm.pop(info.id, None)
-            warm = await self._current(again, await self.embedder_of(again), wait=True)
+            warm = await self._ready(again, await self.embedder_of(again), whole=True)
             return Seen(warm.view, warm.embedder, warm.degraded)
         fresh = [piece for i, piece in enumerate(view.pieces) if view.alive[i]]
         held = changed | {piece.memory for piece in fresh}
@@ -114,27 +127,51 @@ class Warm:
 
     async def refresh(self, info: Cube) -> None:
         """Bring what was just written in, so that the next question does not wait for it."""
-        await self._current(info, await self.embedder_of(info), wait=False)
+        await self._ready(info, await self.embedder_of(info))
 
     async def loaded(self) -> None:
-        """Wait until nothing is being loaded behind the scenes."""
-        while self._loading:
-            await asyncio.gather(*self._loading.values())
+        """Wait until nothing is being loaded, for a question or behind the scenes."""
+        while self._loading or self._going:
+            await asyncio.gather(*self._loading.values(), *self._going, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Give up what is being loaded."""
+        tasks = [*self._loading.values(), *self._going]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # --- keeping up -----------------------------------------------------------------------------------------------------
 
-    async def _current(self, info: Cube, embedder: Embedder, *, wait: bool) -> _Warm:
+    async def _ready(self, info: Cube, embedder: Embedder, *, whole: bool = False) -> _Warm:
+        """The cube, brought up to date. When whoever waits gives up, the work goes on for the next one who asks."""
+        task = asyncio.create_task(self._current(info, embedder, whole=whole))
+        self._going.add(task)
+        task.add_done_callback(self._going.discard)
+        return await asyncio.shield(task)
+
+    async def _current(self, info: Cube, embedder: Embedder, *, whole: bool) -> _Warm:
+        """`whole`: load all of it, whatever it takes, as its index does not answer."""
         async with self._locks.setdefault(info.id, asyncio.Lock()):
-            warm = self._warm.get(info.id)
-            if warm is None or not self._serves(warm, info, embedder):
-                large = bool(info.generation) and info.embedder == embedder.id and info.indexed_rows > self._at_once
-                warm = self._beside_index(info, embedder) if large and not wait else await self._load(info, embedder)
-                self._keep(info.id, warm)
-            if not warm.whole and info.indexed_rows <= LARGEST and info.id not in self._loading:
-                self._loading[info.id] = asyncio.create_task(self._load_behind(info, embedder))
-            self._warm.move_to_end(info.id)
+            warm = self._shelf.get(info.id)
+            if warm is None or not self._serves(warm, info, embedder) or (whole and not warm.whole):
+                has_index = bool(info.generation) and info.embedder == embedder.id
+                if has_index and not whole and (info.indexed_rows > self._at_once or not self._fits(info)):
+                    warm = self._beside_index(info, embedder)
+                else:
+                    warm = await self._load(info, embedder)
+            if (warm.degraded or (not warm.whole and self._fits(info))) and time.monotonic() >= warm.again:
+                warm.again = time.monotonic() + self._again_s
+                if info.id not in self._loading:
+                    self._loading[info.id] = asyncio.create_task(self._load_behind(info, embedder))
             await self._bring_up(info, warm)
+            self._shelf.put(info.id, warm)
             return warm
+
+    def _fits(self, info: Cube) -> bool:
+        """Whether the cube can be kept whole. A small one may push out others that are in use, a large one may not."""
+        room = self._shelf.budget if info.indexed_rows <= self._at_once else self._shelf.room(info.id)
+        return info.indexed_rows <= LARGEST and info.indexed_rows * self._piece <= room
 
     @staticmethod
     def _serves(warm: _Warm, info: Cube, embedder: Embedder) -> bool:
@@ -147,24 +184,30 @@ class Warm:
 
     async def _load_behind(self, info: Cube, embedder: Embedder) -> None:
         try:
-            warm = await self._load(info, embedder)
+            if self._fits(info):
+                warm = await self._from_index(info, embedder)
+            else:  # it was read from SQL because its index did not answer
+                await self._store.check_words(info.id, info.generation)
+                warm = self._beside_index(info, embedder)
             async with self._locks.setdefault(info.id, asyncio.Lock()):
-                self._keep(info.id, warm)
-        except Exception as error:  # nobody waits for it; the next question tries again
+                held = self._shelf.get(info.id)
+                overtaken = held is not None and not self._serves(held, info, embedder)
+                if not overtaken and warm.size <= self._shelf.room(info.id):
+                    self._shelf.put(info.id, warm)
+        except IndexBroken:
+            pass  # what there is goes on serving
+        except Exception as error:  # nobody waits for it; another question tries again
             log.warning("cube %s was not loaded: %s", info.id, type(error).__name__)
         finally:
             self._loading.pop(info.id, None)
 
     async def _load(self, info: Cube, embedder: Embedder) -> _Warm:
         """The whole cube, from its index if that holds this embedder's vectors and can be read, else from SQL."""
-        degraded = None
-        for attempt in (1, 2):
-            if not info.generation or info.embedder != embedder.id:
-                break
+        degraded, attempt = None, 0
+        while info.generation and info.embedder == embedder.id:
+            attempt += 1
             try:
-                rows = await self._store.pieces(info.id, info.generation)
-                view = await asyncio.to_thread(View.of, rows, embedder.dimensions)
-                return _Warm(view, embedder, info.generation, info.indexed_rev, info.indexed_rev, whole=True)
+                return await self._from_index(info, embedder)
             except IndexBroken as error:
                 # a new generation may just have replaced the one we knew
                 again = await self._cubes.get(info.id)
@@ -177,7 +220,16 @@ class Warm:
         rows = await self._with_vectors(info.id, embedder, _pieces(every))
         view = await asyncio.to_thread(View.of, rows, embedder.dimensions)
         known = max((memory.rev for memory in every), default=0)
-        return _Warm(view, embedder, info.generation, 0, known, whole=True, degraded=degraded)
+        again_at = time.monotonic() + self._again_s
+        return _Warm(view, embedder, info.generation, 0, known, whole=True, degraded=degraded, again=again_at)
+
+    async def _from_index(self, info: Cube, embedder: Embedder) -> _Warm:
+        """The whole cube as its index holds it. Raises IndexBroken."""
+        rows = await self._store.pieces(info.id, info.generation)
+        view = await asyncio.to_thread(View.of, rows, embedder.dimensions)
+        if len(rows) >= 100:
+            self._piece = view.size // len(rows)
+        return _Warm(view, embedder, info.generation, info.indexed_rev, info.indexed_rev, whole=True)
 
     async def _bring_up(self, info: Cube, warm: _Warm) -> None:
         if not warm.whole and info.indexed_rev > warm.base and warm.known <= info.indexed_rev:
@@ -219,15 +271,6 @@ class Warm:
     async def _with_vectors(self, cube: str, embedder: Embedder, wanted: Sequence[Piece]) -> list[Piece]:
         known = {piece.id: piece for piece in await with_vectors(self._database, embedder.id, cube, wanted)}
         return [known.get(piece.id, piece) for piece in wanted]
-
-    def _keep(self, cube: str, warm: _Warm) -> None:
-        self._warm[cube] = warm
-        self._warm.move_to_end(cube)
-        sizes = {name: entry.view.size for name, entry in self._warm.items()}
-        total = sum(sizes.values())
-        while total > self._budget and len(self._warm) > 1:
-            name, _ = self._warm.popitem(last=False)
-            total -= sizes[name]
 
 
 def _pieces(memories: Sequence[Memory]) -> list[Piece]:

@@ -174,6 +174,7 @@ async def assemble(config: Config, *, engine_port: int = 0, clock: Callable[[], 
         if given_up:
             log.warning("%d background tasks were given up", given_up)
         await queue.close()
+        await retriever.close()
         threads.shutdown(wait=False)
         await database.close()
 
