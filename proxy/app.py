@@ -47,6 +47,7 @@ from proxy.memory_api import MemoryApi
 from proxy.messages import MESSAGES
 from proxy.metrics import Metrics
 from proxy.mover import Mover
+from proxy.objects import Objects
 from proxy.remember import Remember
 from proxy.responses import RESPONSES
 from proxy.status import Status
@@ -110,6 +111,7 @@ class Parts:
     keys: Keys
     auth: Auth
     blocks: Blocks
+    objects: Objects
     routes: Routes
     hooks: Hooks
     queue: JobQueue
@@ -194,6 +196,7 @@ async def assemble(config: Config, *, engine_port: int = 0, clock: Callable[[], 
         keys=keys,
         auth=Auth(keys, clock),
         blocks=blocks,
+        objects=Objects(database, background, clock),
         routes=routes,
         hooks=run,
         queue=queue,
@@ -272,6 +275,7 @@ class Front:
                 auth=parts.auth,
                 routes=parts.routes,
                 hooks=parts.hooks,
+                kept=parts.objects,
                 metrics=parts.metrics,
                 spawn=parts.background,
                 most=parts.config.limits.body_bytes,

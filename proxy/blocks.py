@@ -1,4 +1,5 @@
-"""What was injected where: kept, so that it can be put at the same place again byte for byte.
+"""What was injected where: kept, so that it can be put at the same place again byte for byte; and where a conversation stands
+whose history is at the upstream.
 
 A row is written behind the request and read by the next one of the session, which may come sooner: until it is committed it
 is also held here. Not longer, so that an erasure by another process is an erasure.
@@ -50,14 +51,29 @@ class Begun:
     rev: int
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Where a conversation stood behind an answer that the upstream keeps. `here` is the hash of all that was said; while the
+    turn is not over, `asked` is its question and `position` the hash of what was said before it. `seen`: digests of what the
+    user has said."""
+
+    session: str
+    at: float
+    position: str
+    here: str
+    asked: str = ""
+    seen: tuple[str, ...] = ()
+
+
 class Blocks:
-    """The tables `blocks` and `sessions`."""
+    """The tables `blocks`, `sessions` and `links`."""
 
     def __init__(self, database: Database, spawn: Spawn) -> None:
         self._database = database
         self._spawn = spawn
         self._recent: dict[tuple[str, str], Recalled] = {}
         self._begun: dict[tuple[str, str], Begun] = {}
+        self._links: dict[tuple[str, str], Link] = {}
 
     async def at(self, cube: str, anchors: Sequence[str]) -> dict[str, Recalled]:
         """The blocks that stood at these places."""
@@ -95,6 +111,23 @@ class Blocks:
         self._recent[cube, block.anchor] = block
         self._spawn(self._write(db.blocks, key, values, self._recent, block))
 
+    async def before(self, cube: str, answer: str) -> Link | None:
+        """Where the conversation stood behind this answer (or stands, by its own id). Raises DatabaseError."""
+        if (cube, answer) in self._links:
+            return self._links[cube, answer]
+        table = db.links
+        query = sa.select(table).where(table.c.cube == cube, table.c.id == answer)
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).first()
+        return Link(row.session, row.at, row.position, row.here, row.asked, tuple(row.seen)) if row else None
+
+    def link(self, cube: str, answer: str, link: Link) -> None:
+        """Keep where the conversation stands behind this answer."""
+        values = {"session": link.session, "at": link.at, "position": link.position, "here": link.here}
+        values |= {"asked": link.asked, "seen": list(link.seen)}
+        self._links[cube, answer] = link
+        self._spawn(self._write(db.links, {"cube": cube, "id": answer}, values, self._links, link))
+
     async def _write(
         self, table: sa.Table, key: dict[str, str], values: dict[str, Any], held: dict[tuple[str, str], V], value: V
     ) -> None:
@@ -103,7 +136,7 @@ class Blocks:
         async def work(connection: AsyncConnection) -> None:
             if held.get(place) is not value:
                 return  # forgotten, or replaced, before it was written
-            if not await all_there(connection, key["cube"], values["memories"]):
+            if not await all_there(connection, key["cube"], values.get("memories", ())):
                 return  # another process has erased what it shows
             await connection.execute(sa.delete(table).where(*(table.c[name] == part for name, part in key.items())))
             await connection.execute(sa.insert(table).values(**key, **values))
@@ -122,6 +155,8 @@ class Blocks:
             del self._recent[key]
         for key in [key for key in self._begun if key[0] == cube]:
             del self._begun[key]
+        for key in [key for key in self._links if key[0] == cube]:
+            del self._links[key]
 
     async def forget(self, cube: str, memories: Sequence[str]) -> None:
         """Erase every kept block that shows one of these memories."""
@@ -159,6 +194,7 @@ async def purge(database: Database, before: float) -> int:
     async def work(connection: AsyncConnection) -> int:
         gone = await connection.execute(sa.delete(db.blocks).where(db.blocks.c.at < before))
         more = await connection.execute(sa.delete(db.sessions).where(db.sessions.c.started_at < before))
-        return gone.rowcount + more.rowcount
+        links = await connection.execute(sa.delete(db.links).where(db.links.c.at < before))
+        return gone.rowcount + more.rowcount + links.rowcount
 
     return await database.write(work)

@@ -15,13 +15,14 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from proxy import bodies, headers
+from proxy import bodies, headers, objects
 from proxy.auth import Auth
 from proxy.blocks import Spawn
 from proxy.bodies import ClientGone
 from proxy.errors import ApiError
 from proxy.hooks import Exchange, Hooks
 from proxy.metrics import Metrics
+from proxy.objects import Objects
 from proxy.surface import CHAT, Surface
 from proxy.upstreams.port import Call, Reply, Upstream, UpstreamBroken
 from proxy.upstreams.routing import Routes
@@ -40,6 +41,7 @@ class Chat:
         auth: Auth,
         routes: Routes,
         hooks: Hooks,
+        kept: Objects,
         metrics: Metrics,
         spawn: Spawn,
         most: int,
@@ -49,6 +51,7 @@ class Chat:
         self._auth = auth
         self._routes = routes
         self._hooks = hooks
+        self._objects = kept
         self._metrics = metrics
         self._most = most
         self._spawn = spawn
@@ -83,6 +86,8 @@ class Chat:
         upstream = self._routes.of(body.get("model"))
         principal.may_use(body["model"])
         self._surface.check(body)
+        if names := objects.named(raw):
+            await self._objects.require(principal.id, names)
         plain = {name.lower(): value for name, value in request.headers.items()}
         exchange = Exchange(request_id, principal, plain, body, raw, self._clock(), self._surface)
         return exchange, upstream
@@ -101,6 +106,8 @@ class Chat:
                 await self._whole(exchange, reply, send)
         finally:
             await reply.close()
+            if exchange.answer is not None and exchange.answer.id and self._surface.keeps(exchange.body):
+                self._objects.claim(exchange.answer.id, exchange.principal.id, upstream.name)
 
     async def _call(self, exchange: Exchange, upstream: Upstream, request: Request) -> Reply:
         started = time.perf_counter()

@@ -65,6 +65,28 @@ blocks = Table(  # what was injected at which place, to be put there again byte 
     Index("blocks_session", "cube", "session"),
 )
 
+links = Table(  # where a conversation stands whose history is at the upstream: by its newest answer's id, or its own
+    "links",
+    metadata,
+    Column("cube", String, primary_key=True),
+    Column("id", String, primary_key=True),
+    Column("session", String, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("position", String, nullable=False),
+    Column("here", String, nullable=False),
+    Column("asked", Text, nullable=False),  # redacted, and only while tools are called or the answer is being made
+    Column("seen", sa.JSON, nullable=False),
+)
+
+objects = Table(  # whose is what the upstreams keep for us (responses, files …): all keys share the account there
+    "objects",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("principal", String, nullable=False),
+    Column("upstream", String, nullable=False),
+    Column("at", Float, nullable=False),
+)
+
 audit = Table(
     "audit",
     metadata,

@@ -46,6 +46,14 @@ class Messages:
         """See Surface."""
         return ""
 
+    def keeps(self, body: Mapping[str, Any]) -> bool:
+        """See Surface."""
+        return False
+
+    def leads_to(self, body: Mapping[str, Any], answer: str) -> tuple[str, ...]:
+        """See Surface."""
+        return ()
+
     def edit(self, raw: bytes, edits: Sequence[Edit]) -> bytes:
         """See Surface."""
         return splice(raw, edits, _SHAPE)

@@ -25,7 +25,7 @@ from memory.types import Kind, Memory, Turn, stable_id
 from memory.words import tokens
 from proxy import fence, inject, sessions
 from proxy.auth import access, cube_of, named_cube
-from proxy.blocks import Begun, Blocks, Recalled, Spawn
+from proxy.blocks import Begun, Blocks, Link, Recalled, Spawn
 from proxy.config import MemorySettings, Sessions
 from proxy.errors import ApiError, BadRequest
 from proxy.hooks import Exchange, Hook
@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 MODES = ("on", "off", "read", "write")
 _AT_A_TIME = 4
 _LONGEST_QUESTION = 4000  # characters; of a longer message its end is asked, where questions stand
+_SEEN = 200  # of what was said in a conversation whose history is at the upstream
 _LOOKED_BACK = 3  # answers of a resent history by which its session is looked for
 _RETRIES_S = (0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 
@@ -107,7 +108,7 @@ class Remember(Hook):
             raise BadRequest(f"X-Memory must be one of {', '.join(MODES)}", param="X-Memory")
         conversation = None
         if mode != "off" and not sessions.is_task(exchange.as_chat, exchange.headers, self._reading.task_markers):
-            conversation = sessions.read(exchange.messages)
+            conversation = await self._read(exchange)
         state = "off"
         if conversation is not None:
             state = await self._guarded(exchange, conversation, mode)
@@ -115,6 +116,19 @@ class Remember(Hook):
         exchange.response_headers["x-memory-ms"] = f"{(time.perf_counter() - started) * 1000:.1f}"
         self._metrics.memory.labels(state.partition(":")[0]).inc()
         self._metrics.retrieval.observe(time.perf_counter() - started)
+
+    async def _read(self, exchange: Exchange) -> Conversation | None:
+        """The conversation; where its history is at the upstream, with what is known of that."""
+        answer = exchange.surface.goes_on(exchange.body)
+        if not answer:
+            return sessions.read(exchange.messages)
+        known = None
+        try:
+            async with asyncio.timeout(self._settings.deadline_ms / 1000):
+                known = await self._blocks.before(self._cube(exchange), answer)
+        except (TimeoutError, DatabaseError) as error:
+            log.warning("chat %s: what stood before it is not known (%s)", exchange.id, type(error).__name__)
+        return sessions.read(exchange.messages, known or sessions.unknown(answer))
 
     async def _guarded(self, exchange: Exchange, conversation: Conversation, mode: str) -> str:
         """Find the scene and inject, under the deadline; returns the state."""
@@ -152,7 +166,7 @@ class Remember(Hook):
         salt = named or ""
         old = await self._blocks.at(cube, [stable_id(salt, anchor) for _, anchor in conversation.anchors])
         session = self._session(exchange, info)
-        session = session or await self._continued(cube, conversation, old)
+        session = session or conversation.session or await self._continued(cube, conversation, old)
         scene = self._make_scene(exchange, conversation, mode, cube, session, named, old)
         archived = info is not None and info.status == ARCHIVED
         return replace(
@@ -320,6 +334,8 @@ class Remember(Hook):
         scene, shown = exchange.notes.get("scene"), exchange.notes.get("shown")
         if isinstance(scene, Scene) and shown and not scene.conversation.later_round:
             self._spawn(self._memories.used(scene.cube, shown, self._clock()))
+        if isinstance(scene, Scene):
+            self._link(exchange, scene)
         turn = self._turn(exchange)
         if turn is None:
             return
@@ -337,13 +353,29 @@ class Remember(Hook):
         if exchange.answer is not None and exchange.answer.text:
             await self.on_response(exchange)
 
+    def _link(self, exchange: Exchange, scene: Scene) -> None:
+        """Keep where the conversation stands, for the request that goes on from here and brings no history."""
+        answer, conversation = exchange.answer, scene.conversation
+        names = exchange.surface.leads_to(exchange.body, answer.id) if answer is not None else ()
+        if answer is None or not names:
+            return
+        told = _storable(conversation.text)
+        seen = (*conversation.seen, digest(told))[-_SEEN:]
+        if answer.final and (answer.complete or answer.text):
+            here, asked = conversation.tail(_said(conversation, answer.text)), ""
+        else:  # a tool round, or an answer that is still being made
+            here, asked = conversation.here, redact(told) if scene.writes else ""
+        link = Link(scene.session, self._clock(), conversation.position, here, asked, seen)
+        for name in names:
+            self._blocks.link(scene.cube, name, link)
+
     def _turn(self, exchange: Exchange) -> tuple[Turn, Place] | None:
         scene, answer = exchange.notes.get("scene"), exchange.answer
         if not isinstance(scene, Scene) or not scene.writes or answer is None or not answer.final:
             return None
         conversation = scene.conversation
         text = _storable(conversation.text)
-        said = _storable(sessions.spoken({"role": "assistant", "content": conversation.prefill + answer.text}))
+        said = _said(conversation, answer.text)
         if not text or (not said and not answer.complete):
             return None
         session = scene.session if scene.named else scene.guest
@@ -402,6 +434,11 @@ def _is_itself(memory: Memory, scene: Scene, now: float) -> bool:
         return False
     here = any(source.session == scene.session for source in memory.sources)
     return here or now - memory.message_time < SAME_TURN_S
+
+
+def _said(conversation: Conversation, answer: str) -> str:
+    """An answer's words, with what the client had begun them with."""
+    return _storable(sessions.spoken({"role": "assistant", "content": conversation.prefill + answer}))
 
 
 def _storable(text: str) -> str:

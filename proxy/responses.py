@@ -57,11 +57,17 @@ class Responses:
 
     def goes_on(self, body: Mapping[str, Any]) -> str:
         """See Surface."""
-        conversation = body.get("conversation")
-        if isinstance(conversation, Mapping):
-            conversation = conversation.get("id")
-        before = body.get("previous_response_id") or conversation
-        return before[:200] if isinstance(before, str) else ""
+        before = body.get("previous_response_id")
+        return before[:200] if isinstance(before, str) else _conversation(body)
+
+    def keeps(self, body: Mapping[str, Any]) -> bool:
+        """See Surface."""
+        return body.get("store") is not False
+
+    def leads_to(self, body: Mapping[str, Any], answer: str) -> tuple[str, ...]:
+        """See Surface. What is not stored cannot be named."""
+        kept = answer[:200] if self.keeps(body) else ""
+        return tuple(name for name in (kept, _conversation(body)) if name)
 
     def edit(self, raw: bytes, edits: Sequence[Edit]) -> bytes:
         """See Surface."""
@@ -90,6 +96,12 @@ class Responses:
 class _Leads(msgspec.Struct):
     instructions: Any = None
     prompt: Any = None
+
+
+def _conversation(body: Mapping[str, Any]) -> str:
+    named = body.get("conversation")
+    named = named.get("id") if isinstance(named, Mapping) else named
+    return named[:200] if isinstance(named, str) else ""
 
 
 def _message(item: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 from memory.memories import digest
 from memory.words import squeeze
 from proxy import fence
+from proxy.blocks import Link
 
 # blocks of other memory systems and of frontends that are not the user's words
 _FOREIGN = re.compile(
@@ -91,6 +92,7 @@ class Conversation:
     seen: frozenset[str]
     later_round: bool  # a tool round, or a continuation, of a turn that was asked in an earlier request
     prefill: str
+    session: str = ""  # known from the answer that it follows
 
     @property
     def anchor(self) -> str:
@@ -102,8 +104,8 @@ class Conversation:
         return _roll(self.here, "assistant", answer)
 
 
-def read(messages: Sequence[Any]) -> Conversation | None:
-    """None when no user message has text."""
+def read(messages: Sequence[Any], before: Link | None = None) -> Conversation | None:
+    """None when no user message has text. `before`: what stands before the messages, at the upstream."""
     said = [(i, str(m.get("role")), spoken(m)) for i, m in enumerate(messages) if isinstance(m, Mapping)]
     answers = [i for i, role, text in said if role == "assistant" and (text or messages[i].get("audio"))]
     answers = [i for i in answers if not messages[i].get("tool_calls") and not messages[i].get("function_call")]
@@ -112,11 +114,11 @@ def read(messages: Sequence[Any]) -> Conversation | None:
         prefill = _raw(messages[-1])
         answers.pop()
     since = answers[-1] if answers else -1
-    rolled = ""
-    places: list[str] = []
+    rolled = before.here if before else ""
+    places = [place for place in ((before.position if before.asked else before.here) if before else "",) if place]
     anchors: list[tuple[int, str]] = []
-    asked: list[str] = []
-    seen: set[str] = set()
+    asked = [before.asked] if before and before.asked and not answers else []
+    seen = set(before.seen) if before else set()
     for i, role, text in said:
         if role == "user" and text:
             rolled = _roll(rolled, role, text)
@@ -128,13 +130,13 @@ def read(messages: Sequence[Any]) -> Conversation | None:
         elif i in answers:
             rolled = _roll(rolled, role, text)
             places.append(rolled)
-    if not anchors:
+    if not anchors and not asked:
         return None
-    last = anchors[-1][0]
-    name = messages[last].get("name")
+    last = anchors[-1][0] if anchors else -1
+    name = messages[last].get("name") if anchors else None
     return Conversation(
         text="\n".join(asked),
-        asks=last if asked else -1,
+        asks=last if last > since else -1,
         speaker=name if isinstance(name, str) else "",
         position=places[-1] if places else "",
         anchors=tuple(anchors),
@@ -143,7 +145,13 @@ def read(messages: Sequence[Any]) -> Conversation | None:
         seen=frozenset(seen),
         later_round=any(i > last and role in ("assistant", "tool", "function") for i, role, _ in said),
         prefill=prefill,
+        session=before.session if before else "",
     )
+
+
+def unknown(answer: str) -> Link:
+    """What stands before a conversation that goes on from an answer that nobody here has heard."""
+    return Link("", 0.0, "", _roll("", "answer", answer))
 
 
 def spoken(message: Mapping[str, Any]) -> str:

@@ -36,6 +36,14 @@ class Surface(Protocol):
         is in the body."""
         ...
 
+    def keeps(self, body: Mapping[str, Any]) -> bool:
+        """Whether the upstream keeps the answer, to be had again by its id."""
+        ...
+
+    def leads_to(self, body: Mapping[str, Any], answer: str) -> tuple[str, ...]:
+        """What the next request may name as standing before it, once the answer with this id is there."""
+        ...
+
     def edit(self, raw: bytes, edits: Sequence[Edit]) -> bytes:
         """The body with text added. Raises CannotSplice."""
         ...
@@ -76,6 +84,14 @@ class ChatCompletions:
     def goes_on(self, body: Mapping[str, Any]) -> str:
         """See Surface."""
         return ""
+
+    def keeps(self, body: Mapping[str, Any]) -> bool:
+        """See Surface."""
+        return body.get("store") is True
+
+    def leads_to(self, body: Mapping[str, Any], answer: str) -> tuple[str, ...]:
+        """See Surface."""
+        return ()
 
     def edit(self, raw: bytes, edits: Sequence[Edit]) -> bytes:
         """See Surface."""

@@ -1,0 +1,99 @@
+"""Whose is what the upstreams keep for us. All keys share the account there: what one of them made is not there for another.
+
+In: ids out of paths, queries and bodies. Out: which upstream keeps them, or NotFound for one that belongs to another principal.
+What nobody made through us belongs to the account, so to everybody.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from memory.sql import Database, DatabaseError
+from proxy import db
+from proxy.blocks import Spawn
+from proxy.errors import NotFound, Unavailable
+
+log = logging.getLogger(__name__)
+_ID = re.compile(r"[A-Za-z0-9][\w.-]{7,199}")
+# what a body may name; ids of messages, calls and reasoning come back with every history and are not kept apart
+_NAMED = re.compile(
+    rb'"((?:resp|conv|file|vs|batch|asst|thread|run|ft|ftjob|cntr|upload|chatcmpl|msgbatch|skill|video|prompt|pmpt)'
+    rb'[-_][A-Za-z0-9_-]{6,190})"'
+)
+_AT_ONCE = 500  # ids per query
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An object at an upstream, by the names of its owner and of that upstream."""
+
+    principal: str
+    upstream: str
+
+
+class Objects:
+    """The table `objects`."""
+
+    def __init__(self, database: Database, spawn: Spawn, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._spawn = spawn
+        self._clock = clock
+        self._held: dict[str, Kept] = {}  # until it is written
+
+    def claim(self, name: str, principal: str, upstream: str) -> None:
+        """Note that the principal has made this object; the first to do so owns it."""
+        if _ID.fullmatch(name) and name not in self._held:
+            self._held[name] = Kept(principal, upstream)
+            self._spawn(self._write(name))
+
+    async def owners(self, names: Iterable[str]) -> Mapping[str, Kept]:
+        """Those of the ids that somebody owns. Raises Unavailable: who may not be told from who may gets nothing."""
+        wanted = sorted({name for name in names if _ID.fullmatch(name)})
+        found = {name: self._held[name] for name in wanted if name in self._held}
+        table = db.objects
+        try:
+            for at in range(0, len(wanted), _AT_ONCE):
+                query = sa.select(table).where(table.c.id.in_(wanted[at : at + _AT_ONCE]))
+                async with self._database.read() as connection:
+                    rows = (await connection.execute(query)).all()
+                found |= {row.id: Kept(row.principal, row.upstream) for row in rows}
+        except DatabaseError as error:
+            raise Unavailable("it cannot be checked whose this is", headers={"retry-after": "5"}) from error
+        return found
+
+    async def require(self, principal: str, names: Iterable[str]) -> str:
+        """The upstream that keeps what is named; empty when nobody knows. Raises NotFound, Unavailable."""
+        upstream = ""
+        for name, kept in (await self.owners(names)).items():
+            if kept.principal != principal:
+                raise NotFound(f"there is no {name!r}")
+            upstream = kept.upstream
+        return upstream
+
+    async def _write(self, name: str) -> None:
+        kept = self._held[name]
+        values = {"id": name, "principal": kept.principal, "upstream": kept.upstream, "at": self._clock()}
+
+        async def work(connection: AsyncConnection) -> None:
+            known = sa.select(db.objects.c.id).where(db.objects.c.id == name)
+            if (await connection.execute(known)).first() is None:
+                await connection.execute(sa.insert(db.objects).values(values))
+
+        try:
+            await self._database.write(work)
+        except DatabaseError as error:
+            log.error("whose an object at upstream %s is was not written down: %s", kept.upstream, error)
+        finally:
+            self._held.pop(name, None)
+
+
+def named(body: bytes) -> set[str]:
+    """The ids of kept objects that a body names."""
+    return {name.decode() for name in _NAMED.findall(body)}
