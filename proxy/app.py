@@ -6,13 +6,15 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -34,10 +36,10 @@ from memory.walk import Walk
 from proxy import db, hooks
 from proxy.auth import Auth, refusal
 from proxy.blocks import Blocks
-from proxy.chat import Chat, send_error
+from proxy.chat import Chat
 from proxy.config import Config
 from proxy.cubes_api import CubesApi
-from proxy.errors import ApiError, MethodNotAllowed, NotFound
+from proxy.errors import ApiError, MethodNotAllowed, NotFound, UpgradeRequired
 from proxy.feedback_api import FeedbackApi
 from proxy.graph_api import GraphApi
 from proxy.hooks import Hooks
@@ -48,8 +50,10 @@ from proxy.messages import MESSAGES
 from proxy.metrics import Metrics
 from proxy.mover import Mover
 from proxy.objects import Objects
+from proxy.passthrough import PassThrough
 from proxy.remember import Remember
 from proxy.responses import RESPONSES
+from proxy.sending import send_error
 from proxy.status import Status
 from proxy.surface import CHAT, Surface
 from proxy.transfer_api import TransferApi
@@ -63,6 +67,7 @@ from scheduler.triggers import Triggers
 
 log = logging.getLogger(__name__)
 SURFACES = (CHAT, RESPONSES, MESSAGES)
+_OTHERS = "others"
 
 
 @dataclass(slots=True)
@@ -242,6 +247,7 @@ def build(config: Config, *, engine_port: int = 0, clock: Callable[[], float] = 
     return Starlette(
         routes=front.routes(),
         lifespan=lifespan,
+        middleware=_browsers(config.server.cors_origins),
         exception_handlers={
             ApiError: on_error,
             DatabaseError: on_error,
@@ -252,13 +258,26 @@ def build(config: Config, *, engine_port: int = 0, clock: Callable[[], float] = 
     )
 
 
+def _browsers(origins: Sequence[str]) -> list[Middleware]:
+    """Lets pages of these origins call: keys travel in a header, so there are no credentials in the browser's sense, and
+    whatever headers an SDK sends are welcome."""
+    if not origins:
+        return []
+    every = ["*"]
+    return [
+        Middleware(
+            CORSMiddleware, allow_origins=origins, allow_methods=every, allow_headers=every, expose_headers=every
+        )
+    ]
+
+
 class Front:
     """The routes, and what they need once the parts are there."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._parts: Parts | None = None
-        self._surfaces: dict[str, Chat] = {}
+        self._surfaces: dict[str, ASGIApp] = {}
         self._memory: MemoryApi | None = None
         self._cubes: CubesApi | None = None
         self._feedback: FeedbackApi | None = None
@@ -283,6 +302,13 @@ class Front:
             )
             for surface in SURFACES
         }
+        self._surfaces[_OTHERS] = PassThrough(
+            auth=parts.auth,
+            routes=parts.routes,
+            kept=parts.objects,
+            metrics=parts.metrics,
+            limits=parts.config.limits,
+        )
         self._memory = MemoryApi(
             auth=parts.auth,
             grants=parts.grants,
@@ -366,6 +392,7 @@ class Front:
             Route("/v1/cubes/{id}/fuse", cubes("fuse"), methods=["POST"]),
             Route("/v1/cubes/{id}/grants", cubes("grants"), methods=["GET", "POST"]),
             Route("/v1/cubes/{id}/grants/{principal}", cubes("grant"), methods=["DELETE"]),
+            Route("/v1/{path:path}", _Whole(self._to_surface(_OTHERS))),
             Route("/health", self.health, methods=["GET"]),
             Route("/ready", self.ready, methods=["GET"]),
             Route("/metrics", self.metrics, methods=["GET"]),
@@ -426,6 +453,16 @@ class Front:
         return Response(self.parts.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
+class _Whole:
+    """An ASGI endpoint that takes every method."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+
 class _Post:
     """An ASGI endpoint that takes POST only; everything about the body is its own affair."""
 
@@ -435,7 +472,9 @@ class _Post:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
-            refused = MethodNotAllowed("this route takes POST", headers={"allow": "POST"})
+            refused: ApiError = MethodNotAllowed("this route takes POST", headers={"allow": "POST"})
+            if (b"upgrade", b"websocket") in scope["headers"]:
+                refused = UpgradeRequired("WebSockets are not served here; ask over HTTP")
             await send_error(send, refused, "", surface=self._surface)
             return
         await self._app(scope, receive, send)

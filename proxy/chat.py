@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -23,7 +23,8 @@ from proxy.errors import ApiError
 from proxy.hooks import Exchange, Hooks
 from proxy.metrics import Metrics
 from proxy.objects import Objects
-from proxy.surface import CHAT, Surface
+from proxy.sending import header, more, send_error, start, unless_gone
+from proxy.surface import Surface
 from proxy.upstreams.port import Call, Reply, Upstream, UpstreamBroken
 from proxy.upstreams.routing import Routes
 
@@ -125,7 +126,7 @@ class Chat:
         return reply
 
     async def _whole(self, exchange: Exchange, reply: Reply, send: Send) -> None:
-        heard = self._surface.listener(sse=False, encoding=_header(reply, "content-encoding"))
+        heard = self._surface.listener(sse=False, encoding=header(reply, "content-encoding"))
         chunks: list[bytes] = []
         try:
             async for chunk in reply.chunks():
@@ -143,12 +144,12 @@ class Chat:
             await self._hooks.on_response(exchange)
         else:
             await self._hooks.on_error(exchange, UpstreamBroken(f"status {reply.status}"))
-        await send(_start(exchange, reply))
+        await send(start(reply, exchange.id, exchange.response_headers))
         await send({"type": "http.response.body", "body": b"".join(chunks)})
 
     async def _stream(self, exchange: Exchange, reply: Reply, send: Send) -> None:
-        heard = self._surface.listener(sse=True, encoding=_header(reply, "content-encoding"))
-        await send(_start(exchange, reply))
+        heard = self._surface.listener(sse=True, encoding=header(reply, "content-encoding"))
+        await send(start(reply, exchange.id, exchange.response_headers))
         chunks = reply.chunks()
         shown = held = b""
         try:
@@ -156,7 +157,7 @@ class Chat:
                 heard.feed(chunk)
                 # the end is held back until the turn is durable; what stands before it goes out now
                 shown, held = self._surface.split(held + chunk, heard.done)
-                await _more(send, shown)
+                await more(send, shown)
                 if heard.done:
                     break
         except UpstreamBroken as error:
@@ -175,53 +176,6 @@ class Chat:
         await send({"type": "http.response.body", "body": held})
 
 
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` to its end, or cancel it when the client hangs up (then raises ClientGone)."""
-    working = asyncio.create_task(work)
-    leaving = asyncio.create_task(_gone(receive))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            working.cancel()
-            await asyncio.wait({working})
-            raise ClientGone
-        working.result()
-    finally:
-        leaving.cancel()
-        if not working.done():  # we are cancelled ourselves
-            working.cancel()
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def send_error(
-    send: Send, error: ApiError, request_id: str, extra: dict[str, str] | None = None, *, surface: Surface = CHAT
-) -> None:
-    """An error of our own, in the surface's shape."""
-    if error.status >= 500:
-        log.warning("%s: %s %s", request_id, error.status, error.code)
-    named = {"content-type": "application/json", "x-request-id": request_id, **(extra or {}), **error.headers}
-    start = [(name.encode(), value.encode("latin-1", "replace")) for name, value in named.items()]
-    await send({"type": "http.response.start", "status": error.status, "headers": start})
-    await send({"type": "http.response.body", "body": surface.error(error, request_id)})
-
-
-def _start(exchange: Exchange, reply: Reply) -> dict[str, Any]:
-    passed = headers.to_client(reply.headers)
-    names = {name for name, _ in passed}
-    own = {"x-request-id": exchange.id, **exchange.response_headers}
-    passed += [(n.encode(), v.encode("latin-1", "replace")) for n, v in own.items() if n.encode() not in names]
-    return {"type": "http.response.start", "status": reply.status, "headers": passed}
-
-
-async def _more(send: Send, chunk: bytes) -> None:
-    if chunk:
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-
-
 async def _rest(chunks: Any) -> bytes:
     """What comes behind [DONE]; nearly always nothing."""
     out = b""
@@ -235,8 +189,4 @@ async def _rest(chunks: Any) -> bytes:
 
 
 def _is_sse(reply: Reply) -> bool:
-    return reply.status < 400 and _header(reply, "content-type").lower().startswith("text/event-stream")
-
-
-def _header(reply: Reply, name: str) -> str:
-    return next((value for key, value in reply.headers if key.lower() == name), "")
+    return reply.status < 400 and header(reply, "content-type").lower().startswith("text/event-stream")

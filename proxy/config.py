@@ -27,6 +27,7 @@ class Server(_Section, frozen=True):
 
     host: str = "127.0.0.1"
     port: int = 8000
+    cors_origins: tuple[str, ...] = ()
 
 
 class UpstreamConfig(_Section, frozen=True):
@@ -79,6 +80,7 @@ class Limits(_Section, frozen=True):
     """What a client may send."""
 
     body_bytes: int = 64 * 1024 * 1024
+    upload_bytes: int = 1024 * 1024 * 1024
     import_bytes: int = 1024 * 1024 * 1024
 
 

@@ -81,6 +81,12 @@ class UnsupportedEncoding(ApiError):
     status, type, code = 415, "invalid_request_error", "unsupported_encoding"
 
 
+class UpgradeRequired(ApiError):
+    """A protocol that is not served here was asked for."""
+
+    status, type, code = 426, "invalid_request_error", "websocket_not_supported"
+
+
 class UpstreamUnreachable(ApiError):
     """The upstream could not be reached, or broke the protocol, before it answered."""
 

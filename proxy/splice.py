@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -75,6 +75,15 @@ def splice(body: bytes, edits: Sequence[Edit], shape: Shape = CHAT) -> bytes:
         now, rest = _apart(rest)
         body = _splice(body, now, shape)
     return body
+
+
+def without(body: bytes, field: str, places: Collection[int]) -> bytes:
+    """`body` without some elements of its array `field`. Raises CannotSplice."""
+    start = _value_of(body, field)
+    if start is None or body[start : start + 1] != b"[":
+        raise CannotSplice(f"no array {field}")
+    kept = [body[at:end] for place, (at, end) in enumerate(_elements(body, start)) if place not in places]
+    return body[: start + 1] + b",".join(kept) + body[_end(body, start) - 1 :]
 
 
 def _apart(edits: Sequence[Edit]) -> tuple[list[Edit], list[Edit]]:

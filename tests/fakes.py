@@ -185,6 +185,7 @@ class RecordingUpstream:
     def __init__(self, answer: Answer | None = None) -> None:
         self.requests: list[Received] = []
         self.cancelled = 0
+        self.begun = 0  # pieces of bodies that have come
         self.answer: Answer = answer or (lambda received: "Noted.")
         self.port = free_port()
         self._server: uvicorn.Server | None = None
@@ -229,7 +230,11 @@ class RecordingUpstream:
         return Response(json.dumps({"object": "list", "data": data}), media_type="application/json")
 
     async def _any(self, request: Request) -> Response:
-        raw = await request.body()
+        parts: list[bytes] = []
+        async for part in request.stream():
+            self.begun += 1
+            parts.append(part)
+        raw = b"".join(parts)
         received = Received(request.url.path, dict(request.headers), raw, request.method, request.url.query)
         self.requests.append(received)
         reply = self.answer(received)

@@ -139,7 +139,7 @@ class LitellmUpstream:
 
     async def send(self, call: Call) -> Reply:
         """One attempt. Raises UpstreamUnreachable (also when litellm is not installed) or UpstreamTimeout."""
-        if call.path != "/chat/completions":
+        if call.path != "/chat/completions" or not isinstance(call.body, bytes):
             return _refused(NotFound(f"Upstream '{self.name}' offers only /chat/completions."))
         litellm = await asyncio.to_thread(_load)
         try:

@@ -11,12 +11,13 @@ Headers = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request to an upstream: `path` without the /v1 prefix (e.g. "/chat/completions"), `body` as sent by the client
-    or with our block added. `headers` are the client's, already without credentials, hop-by-hop and x-memory-* ones."""
+    """One request to an upstream: `path` without the /v1 prefix (e.g. "/chat/completions"), `body` as sent by the client or
+    with our block added, or its pieces when it is passed on as it comes. `headers` are the client's, already without
+    credentials, hop-by-hop and x-memory-* ones."""
 
     method: str
     path: str
-    body: bytes
+    body: bytes | AsyncIterator[bytes]
     headers: Headers
     stream: bool = False
     query: str = ""

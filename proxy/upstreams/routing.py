@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from proxy.config import Config, UpstreamConfig
-from proxy.errors import ApiError, BadRequest, ModelNotFound
+from proxy.errors import ApiError, BadRequest, ModelNotFound, NotFound
 from proxy.upstreams.litellm_adapter import LitellmUpstream
 from proxy.upstreams.port import Upstream
 from proxy.upstreams.wire import LocalUpstream, WireUpstream
@@ -31,6 +31,17 @@ class Routes:
             if any(fnmatchcase(model, pattern) for pattern in patterns):
                 return upstream
         raise ModelNotFound(f"the model {model[:200]!r} is served by no upstream", param="model")
+
+    def named(self, name: str) -> Upstream | None:
+        """The upstream with this name in the configuration."""
+        return next((upstream for upstream, _ in self._upstreams if upstream.name == name), None)
+
+    def first(self) -> Upstream:
+        """The first one that whatever no model is named for may be sent to. Raises NotFound."""
+        for upstream, _ in self._upstreams:
+            if isinstance(upstream, WireUpstream) and not isinstance(upstream, LocalUpstream):
+                return upstream
+        raise NotFound("there is no such route, and no upstream to pass it on to")
 
     async def models(self) -> list[dict[str, Any]]:
         """What all upstreams offer, as far as requests for it would reach them; one that cannot be asked is left out."""

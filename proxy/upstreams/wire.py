@@ -123,17 +123,19 @@ class WireUpstream:
         return WireReply(response)
 
     async def _request(
-        self, method: str, url: URL, body: bytes, headers: list[tuple[str, str]]
+        self, method: str, url: URL, body: bytes | AsyncIterator[bytes], headers: list[tuple[str, str]]
     ) -> aiohttp.ClientResponse:
         while True:
             started, notes = time.monotonic(), {"reused": False}
-            data = io.BytesIO(body) if len(body) > _IN_ONE else body or None
+            data: Any = body or None
+            if isinstance(body, bytes) and len(body) > _IN_ONE:
+                data = io.BytesIO(body)
             try:
                 return await self._open().request(
                     method, url, data=data, headers=headers, allow_redirects=False, trace_request_ctx=notes
                 )
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                if not notes["reused"] or time.monotonic() - started > _STALE_S:
+                if not isinstance(body, bytes) or not notes["reused"] or time.monotonic() - started > _STALE_S:
                     raise
 
     def _unreachable(self, error: Exception) -> ApiError:

@@ -1,0 +1,288 @@
+"""Every other `/v1/…`: embeddings, completions, audio, images, files, stored responses …, passed through without memory.
+
+Bytes go out as they come in and back as they come out; a body is held only where it must be read: JSON, for its `model`, and
+lists, from which what other keys made is cut. A body that is passed piece by piece names its model near its beginning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from proxy import bodies, headers, objects
+from proxy.auth import Auth, Principal
+from proxy.bodies import ClientGone
+from proxy.config import Limits
+from proxy.errors import ApiError, BadRequest, Forbidden, MethodNotAllowed, NotFound, TooLarge, UpgradeRequired
+from proxy.messages import MESSAGES
+from proxy.metrics import Metrics
+from proxy.objects import Objects
+from proxy.sending import header, more, send_error, start, unless_gone
+from proxy.splice import without
+from proxy.surface import CHAT
+from proxy.upstreams.port import Call, Reply, Upstream, UpstreamBroken
+from proxy.upstreams.routing import Routes
+
+log = logging.getLogger(__name__)
+_OURS = ("memory", "cubes")  # never an upstream's
+_KNOWN = frozenset(
+    "embeddings completions audio images files moderations responses messages conversations batches".split()
+)
+_STATELESS = frozenset("embeddings completions audio images moderations rerank score tokenize detokenize".split())
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+_PEEK = 1 << 16  # bytes of a multipart body in which its model is looked for
+_MOST_HELD = 16 << 20  # bytes of an answer that is read before it goes on
+_MODEL_FIELD = re.compile(
+    rb'content-disposition:[^\r\n]*?;[ \t]*name="?model"?[ \t]*+(?:;[^\r\n]*+)?\r\n(?:[^\r\n]++\r\n)*+\r\n([^\r\n]*+)',
+    re.IGNORECASE,
+)
+
+
+class Incoming:
+    """A request body that is passed on piece by piece."""
+
+    def __init__(self, receive: Receive, most: int, *, ended: bool = False) -> None:
+        self._receive = receive
+        self._most = most
+        self._size = 0
+        self._held: list[bytes] = []
+        self.ended = asyncio.Event()
+        self.failure: ApiError | ClientGone | None = None
+        if ended:
+            self.ended.set()
+
+    async def peek(self, enough: int) -> bytes:
+        """Its beginning, or all of a short one (then it has ended, and `chunks` is not needed). Raises TooLarge, ClientGone."""
+        while not self.ended.is_set() and self._size < enough:
+            self._held.append(await self._next())
+        return b"".join(self._held)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """All of it. Raises TooLarge, ClientGone."""
+        for chunk in self._held:
+            yield chunk
+        self._held.clear()
+        while not self.ended.is_set():
+            if chunk := await self._next():
+                yield chunk
+
+    async def watch(self) -> dict[str, Any]:
+        """As `receive`, but only for the hang-up: until the body has ended, it is somebody else's."""
+        await self.ended.wait()
+        return dict(await self._receive())
+
+    async def _next(self) -> bytes:
+        message = await self._receive()
+        chunk: bytes = message.get("body", b"")
+        self._size += len(chunk)
+        if message["type"] == "http.disconnect":
+            self.failure = ClientGone()
+        elif self._size > self._most:
+            self.failure = TooLarge(f"the body is larger than {self._most} bytes")
+        if self.failure is not None:
+            raise self.failure
+        if not message.get("more_body", False):
+            self.ended.set()
+        return chunk
+
+
+class PassThrough:
+    """The routes that no other takes, as an ASGI application."""
+
+    def __init__(self, *, auth: Auth, routes: Routes, kept: Objects, metrics: Metrics, limits: Limits) -> None:
+        self._auth = auth
+        self._routes = routes
+        self._objects = kept
+        self._metrics = metrics
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        request = Request(scope, receive)
+        request_id = f"req_{uuid.uuid4().hex}"
+        family = request.url.path.split("/")[2]
+        status = 500
+        try:
+            status = await self._pass(request, family, request_id, send)
+        except ApiError as error:
+            status = error.status
+            await send_error(send, error, request_id, surface=MESSAGES if family == "messages" else CHAT)
+        except ClientGone:
+            status = 499
+        finally:
+            self._metrics.requests.labels(family if family in _KNOWN else "other", str(status)).inc()
+
+    async def _pass(self, request: Request, family: str, request_id: str, send: Send) -> int:
+        if request.headers.get("upgrade", "").lower() == "websocket":
+            raise UpgradeRequired("WebSockets are not served here; ask over HTTP")
+        if family in _OURS:
+            raise NotFound("there is no such route")
+        if request.method not in _METHODS:
+            raise MethodNotAllowed("this method is not passed on", headers={"allow": ", ".join(_METHODS)})
+        principal = await self._auth.principal(request.headers)
+        principal.require("chat")
+        held, body = await self._read(request, principal)
+        named = {*request.url.path.split("/"), *request.query_params.values(), *objects.named(held)}
+        keeper = await self._objects.require(principal.id, named)
+        upstream = self._route(request, principal, _model(request, held, whole=body.ended.is_set()), keeper)
+        sent = headers.to_upstream(request.scope["headers"])
+        if not body.ended.is_set() and (length := request.headers.get("content-length")):
+            sent.append(("content-length", length))
+        call = Call(
+            request.method,
+            _raw_path(request),
+            held if body.ended.is_set() else body.chunks(),
+            sent,
+            query=request.url.query,
+        )
+        answer = _Answer(self._objects, principal.id, upstream, family, filtered=request.method == "GET" and not keeper)
+        await unless_gone(body.watch, self._answer(upstream, call, body, answer, request_id, send))
+        return answer.status
+
+    async def _read(self, request: Request, principal: Principal) -> tuple[bytes, Incoming]:
+        """What must be looked into: all of a body that is JSON, packed, or sent by a key that may not use every model; else
+        its beginning. And the body itself, which has ended when all of it was read."""
+        length, kind = request.headers.get("content-length", ""), request.headers.get("content-type", "")
+        encoding = request.headers.get("content-encoding", "")
+        if encoding or principal.models is not None or "json" in kind or not kind:
+            most = self._limits.body_bytes
+            held = bodies.decode(await bodies.read(request.receive, most, length), encoding, most)
+            return held, Incoming(request.receive, most, ended=True)
+        most = self._limits.upload_bytes
+        if length.isdigit() and int(length) > most:
+            raise TooLarge(f"the body is larger than {most} bytes")
+        body = Incoming(request.receive, most)
+        return await body.peek(_PEEK), body
+
+    def _route(self, request: Request, principal: Principal, model: str, keeper: str) -> Upstream:
+        if model:
+            upstream = self._routes.of(model)
+            principal.may_use(model)
+            return upstream
+        if principal.models is not None and not keeper and request.method not in ("GET", "HEAD"):
+            raise Forbidden("this key may use some models only, and this request names none", code="model_not_named")
+        return self._routes.named(keeper) or self._routes.first()
+
+    async def _answer(
+        self, upstream: Upstream, call: Call, body: Incoming, answer: _Answer, request_id: str, send: Send
+    ) -> None:
+        started = time.perf_counter()
+        try:
+            reply = await upstream.send(call)
+        except ApiError:
+            if body.failure is not None:  # it was we who stopped sending
+                raise body.failure from None
+            raise
+        self._metrics.first_byte.observe(time.perf_counter() - started)
+        answer.status = reply.status
+        try:
+            await answer.pass_on(reply, request_id, send)
+        finally:
+            await reply.close()
+
+
+class _Answer:
+    """One answer on its way back."""
+
+    def __init__(self, kept: Objects, principal: str, upstream: Upstream, family: str, *, filtered: bool) -> None:
+        self._objects = kept
+        self._principal = principal
+        self._upstream = upstream
+        self._claims = family not in _STATELESS
+        self._filtered = filtered
+        self.status = 500
+
+    async def pass_on(self, reply: Reply, request_id: str, send: Send) -> None:
+        """Send the answer, byte for byte but for what is another's in a list. Raises ApiError before its first byte only."""
+        chunks = reply.chunks()
+        first = b""
+        is_json = reply.status < 300 and "json" in header(reply, "content-type")
+        try:
+            if is_json and (self._claims or self._filtered):
+                first = await _hold(chunks)
+        except UpstreamBroken as error:
+            raise _broken(error) from error
+        if is_json and self._filtered:
+            first = await self._mine(first)
+        elif is_json and self._claims:
+            self._claim(first)
+        await send(start(reply, request_id, {}))
+        await more(send, first)
+        try:
+            async for chunk in chunks:
+                await more(send, chunk)
+        except UpstreamBroken as error:
+            log.warning("%s: %s", request_id, error)
+            raise ConnectionAbortedError from error  # so that the client sees that it is not complete
+        await send({"type": "http.response.body", "body": b""})
+
+    def _claim(self, held: bytes) -> None:
+        made = _parsed(held).get("id")
+        if isinstance(made, str):
+            self._objects.claim(made, self._principal, self._upstream.name)
+
+    async def _mine(self, held: bytes) -> bytes:
+        """A list without what other principals have made."""
+        listed = _parsed(held).get("data")
+        if not isinstance(listed, list):
+            return held
+        names = {
+            place: str(entry["id"]) for place, entry in enumerate(listed) if isinstance(entry, dict) and "id" in entry
+        }
+        owners = await self._objects.owners(names.values())
+        others = [
+            place for place, name in names.items() if name in owners and owners[name].principal != self._principal
+        ]
+        return without(held, "data", others) if others else held
+
+
+async def _hold(chunks: AsyncIterator[bytes]) -> bytes:
+    """All of a small answer, the beginning of a large one."""
+    parts: list[bytes] = []
+    size = 0
+    async for chunk in chunks:
+        parts.append(chunk)
+        size += len(chunk)
+        if size > _MOST_HELD:
+            break
+    return b"".join(parts)
+
+
+def _parsed(held: bytes) -> dict[str, Any]:
+    try:
+        value = msgspec.json.decode(held)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _model(request: Request, held: bytes, *, whole: bool) -> str:
+    """The model that a request names, in its body or its query; empty when it names none. Raises BadRequest."""
+    if "multipart/" in request.headers.get("content-type", ""):
+        found = {name.strip() for name in _MODEL_FIELD.findall(held)}
+        if len(found) > 1:
+            raise BadRequest("the body names several models", param="model")
+        return found.pop().decode("utf-8", "replace") if found else ""
+    model = _parsed(held).get("model") if whole else None
+    return model if isinstance(model, str) else request.query_params.get("model", "")
+
+
+def _raw_path(request: Request) -> str:
+    """The path below /v1 as the client wrote it, escapes and all."""
+    raw: bytes = request.scope.get("raw_path") or request.url.path.encode()
+    return raw.decode("latin-1").partition("?")[0].removeprefix("/v1")
+
+
+def _broken(error: UpstreamBroken) -> ApiError:
+    broken = ApiError(str(error), code="upstream_broken")
+    broken.status, broken.type = 502, "upstream_error"
+    return broken
