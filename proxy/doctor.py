@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
-from memory import embed
 from memory.cube import Cubes
+from memory.embedders import Embedders
 from memory.grants import ACTIVE
 from memory.index import Index
 from memory.sql import DatabaseError
@@ -25,7 +24,7 @@ async def examine(config: Config, *, rebuild: bool) -> dict[str, Any]:
     cubes: list[dict[str, Any]] = []
     fault = "ok"
     try:
-        embedder = await asyncio.to_thread(embed.make, config.memory.embedder, config.folder / "models")
+        embedder = await Embedders(database, config.folder / "models").current(config.memory.embedder)
         index = Index(database, Store(config.store_root), embedder)
         for info in await Cubes(database).every():
             if info.status != ACTIVE:

@@ -93,15 +93,13 @@ def import_(
 class _Parts:
     """What the two commands work with."""
 
-    def __init__(self, session: Session, database: Any, queue: Any) -> None:
-        from memory import embed
+    def __init__(self, session: Session, database: Any, queue: Any, embedder: Any) -> None:
         from proxy.mover import Mover
         from scheduler import triggers
 
         config = session.config
         self.database = database
         fired = triggers.Triggers(queue, triggers.table(debounce_s=0.0))
-        embedder = embed.make(config.memory.embedder, config.folder / "models")
         self.mover = Mover(config, database, fired, embedder)
 
     async def cube(self, named: str | None, principal: str | None) -> tuple[str, str]:
@@ -128,22 +126,26 @@ class _Parts:
 
 
 def _with_parts(session: Session, work: Callable[[_Parts], Coroutine[Any, Any, T]]) -> T:
+    from memory.embedders import Embedders
     from memory.grants import CubeRefused
     from memory.sql import DatabaseError
     from memory.transfer import Refused
     from proxy import db
     from scheduler.queue import DbosQueue
 
+    config = session.config
+
     async def run() -> T:
-        database = db.open_database(session.config)
-        queue = DbosQueue(session.config.queue_url)
+        database = db.open_database(config)
+        queue = DbosQueue(config.queue_url)
         try:
-            return await work(await asyncio.to_thread(_Parts, session, database, queue))
+            embedder = await Embedders(database, config.folder / "models").current(config.memory.embedder)
+            return await work(_Parts(session, database, queue, embedder))
         finally:
             await queue.close()
             await database.close()
 
-    db.upgrade(session.config)
+    db.upgrade(config)
     try:
         return asyncio.run(run())
     except (Refused, CubeRefused, DatabaseError, OSError) as error:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from memory import embed
 from memory.cube import Cubes
+from memory.embedders import Embedders
 from memory.erase import Receipts
 from memory.extract import LlmExtractor
 from memory.extract.ask import Asker
@@ -74,9 +74,8 @@ async def executor(config: Config, engine_port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     database = db.open_database(config)
-    embedder = await asyncio.to_thread(
-        embed.make, config.memory.embedder, config.folder / "models", threads=config.memory.embedder_threads
-    )
+    embedders = Embedders(database, config.folder / "models", threads=config.memory.embedder_threads)
+    embedder = await embedders.current(config.memory.embedder)
     routes = routing.make(config, engine_port)
     queue = DbosQueue(config.queue_url)
     model = UpstreamModel(routes, config.extraction.model) if config.extraction.model else None

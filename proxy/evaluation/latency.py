@@ -156,16 +156,15 @@ async def measure(
     interpreter has no mem0."""
     await asyncio.to_thread(db.upgrade, config)
     python = peer.interpreter(peer_python)
-    async with run.opened(config) as (parts, work, embedder), AsyncExitStack() as stack:
+    async with run.opened(config) as (parts, work), AsyncExitStack() as stack:
         other = await stack.enter_async_context(peer.started(python)) if python else None
-        rows = [await _row(parts, work, embedder, other, size, asked, progress) for size in sizes]
+        rows = [await _row(parts, work, other, size, asked, progress) for size in sizes]
     return {"questions": asked, "embedder": config.memory.embedder, "rows": rows}
 
 
 async def _row(
     parts: app.Parts,
     work: Work,
-    embedder: Embedder,
     other: peer.Peer | None,
     size: int,
     asked: int,
@@ -184,7 +183,7 @@ async def _row(
     theirs: list[dict[str, float]] = []
     with ThreadPoolExecutor(1) as threads, watch.sql():
         store = TimedStore(parts.config.store_root, watch)
-        retriever = Retriever(parts.database, store, TimedEmbedder(embedder, watch), threads)
+        retriever = Retriever(parts.database, store, TimedEmbedder(parts.embedder, watch), threads)
         for number, text in enumerate(questions(asked + WARM_UP)):
             progress(f"{size}: asking", number, asked + WARM_UP)
             if number == 1:  # a large cube is answered by LanceDB until it is in memory

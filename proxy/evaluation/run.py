@@ -18,18 +18,16 @@ from typing import Any
 
 import msgspec
 
-from memory import embed
 from memory.index import Index
-from memory.models import Embedder
 from memory.organise import Organiser
 from memory.retrieve import Question
 from memory.turns import Place
-from memory.types import Hit, Turn, stable_id
+from memory.types import Hit, stable_id
 from proxy import app, db, inject
 from proxy.config import Config
 from proxy.evaluation import baselines, figures, peer
 from proxy.evaluation.figures import AT, BUDGETS, Answer
-from proxy.evaluation.talk import UNANSWERABLE, Asked, Said, Talk
+from proxy.evaluation.talk import UNANSWERABLE, Asked, Talk
 from proxy.tasks import Work
 
 DEPTH = 200  # hits asked for: enough for 50 distinct turns and for the largest budget
@@ -63,7 +61,7 @@ async def measure(config: Config, talks: Sequence[Talk], options: Options, progr
     """Learn the talks, ask their questions, count. `config.data` is a folder for this alone; see `temporary`."""
     talks = narrowed(talks, options)
     await asyncio.to_thread(db.upgrade, config)
-    async with opened(config) as (parts, work, embedder):
+    async with opened(config) as (parts, work):
         began = time.perf_counter()
         cubes = []
         for number, talk in enumerate(talks):
@@ -81,7 +79,7 @@ async def measure(config: Config, talks: Sequence[Talk], options: Options, progr
             "lost_to_silence": _lost(answers, unheld),
         }
         if options.baselines:
-            result["baselines"] = await baselines.measure(talks, parts.store, embedder, progress)
+            result["baselines"] = await baselines.measure(talks, parts.store, parts.embedder, progress)
             if python := peer.interpreter(options.peer_python):
                 result["baselines"].append(await baselines.mem0(talks, python, progress))
     return result
@@ -144,11 +142,10 @@ def temporary(config: Config, keep: Path | None) -> Iterator[Config]:
 
 
 @asynccontextmanager
-async def opened(config: Config) -> AsyncIterator[tuple[app.Parts, Work, Embedder]]:
+async def opened(config: Config) -> AsyncIterator[tuple[app.Parts, Work]]:
     """The proxy's parts and the executor's work, as `memrelay serve` makes them, without a model for extraction."""
     parts = await app.assemble(config)
     try:
-        embedder = await asyncio.to_thread(embed.make, config.memory.embedder, config.folder / "models", threads=2)
         yield (
             parts,
             Work(
@@ -156,13 +153,12 @@ async def opened(config: Config) -> AsyncIterator[tuple[app.Parts, Work, Embedde
                 cubes=parts.cubes,
                 receipts=parts.receipts,
                 turns=parts.turns,
-                organiser=Organiser(parts.database, embedder),
-                index=Index(parts.database, parts.store, embedder),
+                organiser=Organiser(parts.database, parts.embedder),
+                index=Index(parts.database, parts.store, parts.embedder),
                 store=parts.store,
                 extractor=None,
                 batch=100,
             ),
-            embedder,
         )
     finally:
         await parts.close()
@@ -175,25 +171,11 @@ async def learn(parts: app.Parts, work: Work, talk: Talk, *, extract: bool = Tru
     for start in range(0, len(talk.turns), _TOGETHER):
         batch = talk.turns[start : start + _TOGETHER]
         written = await asyncio.gather(
-            *(parts.turns.record(_turn(cube, said), Place(named=True), _OWNER) for said in batch)
+            *(parts.turns.record(said.turn(cube), Place(named=True), _OWNER) for said in batch)
         )
         keys |= {episode.sources[0].turn: said.key for episode, said in zip(written, batch, strict=True)}
     await (work.learn(cube, {}) if extract else work.index.catch_up(cube))
     return Cube(cube, talk, keys)
-
-
-def _turn(cube: str, said: Said) -> Turn:
-    return Turn(
-        id="",
-        cube=cube,
-        session=said.session,
-        key=said.key,
-        user_text=said.text,
-        assistant_text=said.answer,
-        said_at=said.at,
-        answered_at=said.at,
-        speaker=said.speaker,
-    )
 
 
 # --- asking -----------------------------------------------------------------------------------------------------------------

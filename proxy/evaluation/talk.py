@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from memory.types import Turn
+
 ADVERSARIAL = "adversarial"  # asks about what was said of somebody or something else; counted apart
 UNANSWERABLE = "unanswerable"  # asks for what was never said; the right answer is nothing
 
@@ -22,6 +24,20 @@ class Said:
     text: str
     answer: str = ""
     speaker: str = ""
+
+    def turn(self, cube: str) -> Turn:
+        """As the turn log takes it down."""
+        return Turn(
+            id="",
+            cube=cube,
+            session=self.session,
+            key=self.key,
+            user_text=self.text,
+            assistant_text=self.answer,
+            said_at=self.at,
+            answered_at=self.at,
+            speaker=self.speaker,
+        )
 
 
 @dataclass(frozen=True, slots=True)
