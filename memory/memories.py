@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from memory import sql
 from memory.cube import ensure, next_rev
 from memory.nodes import cut_out
+from memory.progress import unsay
 from memory.sql import Database
 from memory.types import Kind, Memory, Source, Status, Trust
 from memory.words import fold, squeeze
@@ -366,8 +367,11 @@ class Memories:
         async with self._database.read() as connection:
             return await select(connection, table.c.cube == cube, table.c.status == Status.ACTIVE.value, wanted)
 
-    async def change(self, cube: str, memory: str, changes: dict[str, Any]) -> Memory | None:
-        """Set editable fields; the old values go into the history. None: no such memory."""
+    async def change(
+        self, cube: str, memory: str, changes: dict[str, Any] | Callable[[Memory], dict[str, Any]]
+    ) -> Memory | None:
+        """Set editable fields, or those that a function of the memory gives; the old values go into the history. None: no such
+        memory."""
 
         async def work(connection: AsyncConnection) -> Memory | None:
             table = sql.memories
@@ -375,7 +379,8 @@ class Memories:
             found = await select(connection, *here)
             if not found:
                 return None
-            return await save(connection, found[0].evolve(**changes), action="update", at=self._clock())
+            values = changes(found[0]) if callable(changes) else changes
+            return await save(connection, found[0].evolve(**values), action="update", at=self._clock())
 
         return await self._database.write(work)
 
@@ -457,6 +462,8 @@ class Memories:
                     if other.kind is Kind.EPISODE or (found[0].kind is Kind.EPISODE and only_here):
                         gone.append(other.id)
                 await connection.execute(sa.delete(turns).where(turns.c.cube == cube, turns.c.id == turn))
+            if said_in:
+                await unsay(connection, cube, said_in, await next_rev(connection, cube))
             return await forget(connection, cube, list(dict.fromkeys(gone)), self._clock())
 
         return await self._database.write(work)

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from memory import sql
 from memory.memories import from_row, link, save
+from memory.progress import Report, reported
 from memory.types import Kind, Memory, Status
 
 MOST = 64  # memories that one statement is compared with
@@ -90,7 +91,9 @@ async def close(
     """End what an earlier statement said; `state` and the words of the later one go into a task."""
     closed = old.evolve(status=Status.SUPERSEDED, valid_to=by.valid_from if until is None else until)
     if state:
-        closed = closed.evolve(attributes=(old.attributes or {}) | {"state": state, "feedback": by.text})
+        turn = by.sources[0].turn if by.sources else ""
+        ended = Report(state, by.text, turn, by.message_time)
+        closed = closed.evolve(attributes=reported(old.attributes, ended, state=state))
     await save(connection, closed, action=action, at=at)
     await link(connection, by.cube, by.id, "updates", old.id)
 

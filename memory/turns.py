@@ -16,8 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from memory import sql
-from memory.cube import ensure
+from memory.cube import ensure, next_rev
 from memory.memories import archive, save, select
+from memory.progress import unsay
 from memory.sql import Database
 from memory.types import Kind, Memory, Source, Status, Trust, Turn, stable_id
 
@@ -220,6 +221,7 @@ async def _replace_edited(connection: AsyncConnection, turn: Turn, place: Place)
         for memory in await select(connection, *known, sql.memories.c.status == Status.ACTIVE.value):
             if {source.turn for source in memory.sources} == {row[0]}:
                 await archive(connection, memory, at=turn.said_at, valid_to=turn.said_at)
+        await unsay(connection, turn.cube, [row[0]], await next_rev(connection, turn.cube))
 
 
 def _alike(a: str, b: str) -> bool:

@@ -21,6 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from memory import rerank
+from memory.agenda import Agenda
 from memory.cube import Cubes
 from memory.embedders import Embedders
 from memory.erase import Receipts
@@ -34,6 +35,7 @@ from memory.store import Store
 from memory.turns import TurnLog
 from memory.walk import Walk
 from proxy import db, hooks
+from proxy.agenda_api import AgendaApi
 from proxy.auth import Auth, refusal
 from proxy.blocks import Blocks
 from proxy.chat import Chat
@@ -282,6 +284,7 @@ class Front:
         self._cubes: CubesApi | None = None
         self._feedback: FeedbackApi | None = None
         self._graph: GraphApi | None = None
+        self._agenda: AgendaApi | None = None
         self._transfer: TransferApi | None = None
         self.draining = False
 
@@ -339,6 +342,13 @@ class Front:
             walk=Walk(parts.database),
             settings=parts.config.sessions,
         )
+        self._agenda = AgendaApi(
+            auth=parts.auth,
+            grants=parts.grants,
+            agenda=Agenda(parts.database),
+            settings=parts.config.sessions,
+            clock=self._clock,
+        )
         self._feedback = FeedbackApi(
             auth=parts.auth,
             grants=parts.grants,
@@ -369,6 +379,7 @@ class Front:
         """Every route of the proxy."""
         memory, cubes = self._to(lambda: self._memory), self._to(lambda: self._cubes)
         feedback, graph = self._to(lambda: self._feedback), self._to(lambda: self._graph)
+        agenda = self._to(lambda: self._agenda)
         transfer = self._to(lambda: self._transfer)
         return [
             *(Route(f"/v1{surface.path}", _Post(self._to_surface(surface.name), surface)) for surface in SURFACES),
@@ -380,6 +391,7 @@ class Front:
             Route("/v1/memory/items/{id}/undo", memory("undo"), methods=["POST"]),
             Route("/v1/memory/search", memory("search"), methods=["POST"]),
             Route("/v1/memory/graph", graph("graph"), methods=["GET"]),
+            Route("/v1/memory/tasks", agenda("tasks"), methods=["GET"]),
             Route("/v1/memory/feedback", feedback("give"), methods=["POST"]),
             Route("/v1/memory/export", transfer("export"), methods=["GET"]),
             Route("/v1/memory/import", transfer("take_in"), methods=["POST"]),

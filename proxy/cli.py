@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from proxy import __version__
+from proxy.agenda_cli import tasks
 from proxy.config import ConfigError
 from proxy.console import Session, command
 from proxy.console import fail as _fail
@@ -43,6 +44,7 @@ def memories() -> None:
 
 main.add_command(keys)
 main.add_command(memories)
+main.add_command(tasks)
 main.add_command(cubes)
 main.add_command(evaluation)
 main.add_command(bench)

@@ -138,7 +138,7 @@ def _standing_line(memory: Memory) -> str:
     if memory.kind is Kind.SKILL:
         return _skill_line(memory)
     due = (memory.attributes or {}).get("due")
-    until = f" (due {day(due)})" if isinstance(due, int | float) and 0 <= due < _NO_DATE else ""
+    until = f" (due {day(due - 1)})" if isinstance(due, int | float) and 0 < due < _NO_DATE else ""
     return f"{memory.kind.value}, {day(memory.message_time)}: {squeeze(memory.text)}{until}"
 
 

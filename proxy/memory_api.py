@@ -14,6 +14,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from memory.agenda import STATES, set_to
 from memory.grants import Grants
 from memory.memories import Memories
 from memory.redact import redact
@@ -38,7 +39,10 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "importance": (int, float),
     "pinned": (bool,),
     "attributes": (dict, type(None)),
+    "state": (str,),
+    "due": (int, float, type(None)),
 }
+_STANDING = ("state", "due")  # of a task or goal, kept in its attributes
 _FAR = 253_402_300_799  # the last second of the year 9999
 _LONGEST = 100_000  # characters of a memory's text
 
@@ -107,6 +111,7 @@ class MemoryApi:
         kind = given.pop("kind", Kind.FACT)
         if kind is Kind.EPISODE:
             raise BadRequest("episodes are recorded from chats; add a fact or another kind", param="kind")
+        standing: dict[str, Any] = {name: given.pop(name) for name in _STANDING if name in given}
         memory = Memory(
             id=str(uuid.uuid4()),
             cube=cube,
@@ -117,6 +122,8 @@ class MemoryApi:
             trust=Trust.USER,
             **given,
         )
+        if standing:
+            memory = memory.evolve(**_standing(memory, now, standing))
         stored = await self._memories.add(memory, principal.id)
         await self._triggers.fire(MEMORY_WRITTEN, cube)
         return _json({"id": stored.id, "state": "stored", "item": item(stored)}, 201)
@@ -134,7 +141,8 @@ class MemoryApi:
             await self._triggers.fire(MEMORY_ERASED, cube)
             return _json({"id": wanted, "object": "memory.deleted", "deleted": True, "erased": erased})
         if request.method == "PATCH":
-            changed = await self._memories.change(cube, wanted, _fields(await self._body(request)))
+            given = _fields(await self._body(request))
+            changed = await self._memories.change(cube, wanted, lambda old: _with_standing(old, self._clock(), given))
             if changed is None:
                 raise NotFound(f"there is no memory {wanted[:64]!r}")
             await self._triggers.fire(MEMORY_WRITTEN, cube)
@@ -270,6 +278,10 @@ def _fields(body: dict[str, Any]) -> dict[str, Any]:
         out[name] = value
     if not 0 <= out.get("importance", 0.5) <= 1:
         raise BadRequest("importance must lie between 0 and 1", param="importance")
+    if out.get("state", "open") not in STATES:
+        raise BadRequest(f"state must be one of {', '.join(STATES)}", param="state")
+    if (out.get("due") or 0) < 0:
+        raise BadRequest("due must not lie before 1970", param="due")
     for name in ("entities", "tags"):
         if name in out:
             if not all(isinstance(entry, str) for entry in out[name]):
@@ -284,6 +296,20 @@ def _fields(body: dict[str, Any]) -> dict[str, Any]:
     if "text" in out and not out["text"].strip():
         raise BadRequest("text must not be empty", param="text")
     return out
+
+
+def _with_standing(old: Memory, now: float, given: dict[str, Any]) -> dict[str, Any]:
+    """What a PATCH sets, `state` and `due` where they are kept: in the attributes of a task or goal."""
+    plain = {name: value for name, value in given.items() if name not in _STANDING}
+    standing = {name: value for name, value in given.items() if name in _STANDING}
+    return plain | (_standing(old.evolve(**plain), now, standing) if standing else {})
+
+
+def _standing(memory: Memory, now: float, given: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return set_to(memory, now, given)
+    except ValueError as error:
+        raise BadRequest(str(error), param=next(iter(given))) from None
 
 
 def _kind(name: str) -> Kind:

@@ -150,7 +150,7 @@ def _when(memory: Memory) -> float:
 
 def _item(memory: Memory) -> str:
     due = (memory.attributes or {}).get("due")
-    more = f", due {day(due)}" if isinstance(due, int | float) and not isinstance(due, bool) else ""
+    more = f", due {day(due - 1)}" if isinstance(due, int | float) and not isinstance(due, bool) else ""
     return f"- {_struck(memory)} ({day(memory.message_time)}{more})\n"
 
 
