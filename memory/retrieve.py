@@ -21,12 +21,13 @@ from memory.memories import Memories, digest
 from memory.models import Embedder, Reranker
 from memory.pieces import label, passage_of
 from memory.rank import Ranked, rank, usual_cosine
+from memory.shelf import Keeping
 from memory.signals import scaled
 from memory.sql import Database
 from memory.store import Filter, Store
 from memory.types import Hit, Kind, Memory, Status
 from memory.view import View
-from memory.warm import AGAIN_S, AT_ONCE, Earlier, Seen, Warm
+from memory.warm import AGAIN_S, AT_ONCE, Earlier, Held, Seen, Warm
 from memory.words import fold, terms, whole
 
 RERANKED = 30  # hits that a cross-encoder reads
@@ -69,7 +70,8 @@ class Result:
 
 class Retriever:
     """The reading side of memory. One per process; `threads` runs the embedder off the event loop. `earlier` finds the
-    embedder of an index that was made with another one; `reranker` reads the best hits once more."""
+    embedder of an index that was made with another one; `reranker` reads the best hits once more; `keeping` says
+    which cubes are worth their memory."""
 
     def __init__(
         self,
@@ -83,6 +85,7 @@ class Retriever:
         budget: int = 512 << 20,
         at_once: int = AT_ONCE,
         again_s: float = AGAIN_S,
+        keeping: Keeping | None = None,
     ) -> None:
         self._threads = threads
         self._reranker = reranker
@@ -90,7 +93,15 @@ class Retriever:
         self._memories = Memories(database)
         self._graph = Graph(database)
         self._warm = Warm(
-            database, store, embedder, threads, budget=budget, at_once=at_once, again_s=again_s, earlier=earlier
+            database,
+            store,
+            embedder,
+            threads,
+            budget=budget,
+            at_once=at_once,
+            again_s=again_s,
+            earlier=earlier,
+            keeping=keeping,
         )
         self._usual: dict[str, float] = {}
 
@@ -139,6 +150,15 @@ class Retriever:
         info = await self._cubes.get(cube)
         if info is not None:
             await self._warm.refresh(info)
+
+    def held(self, cube: str) -> Held | None:
+        """What of the cube is in memory now; None: nothing."""
+        return self._warm.held(cube)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that all cubes in memory take."""
+        return self._warm.used
 
     async def loaded(self) -> None:
         """Wait until no cube is being loaded."""

@@ -15,13 +15,15 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
+import numpy as np
+
 from memory.cube import Cube, Cubes
 from memory.index import INDEXED, embed_pieces, with_vectors
 from memory.late import Asked
 from memory.memories import Memories
 from memory.models import Embedder
 from memory.pieces import pieces
-from memory.shelf import Shelf
+from memory.shelf import Keeping, Shelf
 from memory.sql import Database
 from memory.store import Filter, IndexBroken, Piece, Store
 from memory.types import Memory
@@ -47,6 +49,17 @@ class Seen:
     degraded: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What of a cube is in memory: about so many bytes, for so many seconds; all of it, or only these memories, that the index
+    does not have yet."""
+
+    size: int
+    age_s: float
+    whole: bool
+    memories: frozenset[str]
+
+
 @dataclass(slots=True)
 class _Warm:
     """A cube in memory. `whole`: all of it; else only what changed since revision `base`, the rest is LanceDB's. `again`:
@@ -61,6 +74,7 @@ class _Warm:
     degraded: str | None = None
     changed: set[str] = field(default_factory=set)  # memories that changed since `base`
     again: float = 0.0
+    made: float = field(default_factory=time.monotonic)
 
     @property
     def size(self) -> int:
@@ -82,6 +96,7 @@ class Warm:
         at_once: int = AT_ONCE,
         again_s: float = AGAIN_S,
         earlier: Earlier | None = None,
+        keeping: Keeping | None = None,
     ) -> None:
         self._database = database
         self._store = store
@@ -92,7 +107,8 @@ class Warm:
         self._earlier = earlier
         self._cubes = Cubes(database)
         self._memories = Memories(database)
-        self._shelf: Shelf[_Warm] = Shelf(budget)
+        self._keeping = keeping
+        self._shelf: Shelf[_Warm] = Shelf(budget, keeping=keeping)
         self._piece = PIECE
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # of cubes that are waited for
         self._loading: dict[str, asyncio.Task[None]] = {}
@@ -106,6 +122,8 @@ class Warm:
 
     async def see(self, info: Cube, asked: Asked, words: str, only: Filter, embedder: Embedder) -> Seen:
         """The cube as it is at `info`'s revision or later."""
+        if self._keeping is not None:
+            self._keeping.asked(info.id)
         warm = await self._ready(info, embedder)
         if warm.whole:
             return Seen(warm.view, warm.embedder, warm.degraded)
@@ -128,6 +146,19 @@ class Warm:
     async def refresh(self, info: Cube) -> None:
         """Bring what was just written in, so that the next question does not wait for it."""
         await self._ready(info, await self.embedder_of(info))
+
+    def held(self, cube: str) -> Held | None:
+        """What of the cube is in memory; None: nothing."""
+        warm = self._shelf.get(cube)
+        if warm is None:
+            return None
+        pieces = [] if warm.whole else [warm.view.pieces[i] for i in np.flatnonzero(warm.view.alive)]
+        return Held(warm.size, time.monotonic() - warm.made, warm.whole, frozenset(piece.memory for piece in pieces))
+
+    @property
+    def used(self) -> int:
+        """Bytes that all cubes in memory take."""
+        return self._shelf.used
 
     async def loaded(self) -> None:
         """Wait until nothing is being loaded, for a question or behind the scenes."""
@@ -170,8 +201,10 @@ class Warm:
 
     def _fits(self, info: Cube) -> bool:
         """Whether the cube can be kept whole. A small one may push out others that are in use, a large one may not."""
-        room = self._shelf.budget if info.indexed_rows <= self._at_once else self._shelf.room(info.id)
-        return info.indexed_rows <= LARGEST and info.indexed_rows * self._piece <= room
+        size = info.indexed_rows * self._piece
+        small = info.indexed_rows <= self._at_once
+        room = size <= self._shelf.budget if small else self._shelf.takes(info.id, size)
+        return info.indexed_rows <= LARGEST and room
 
     @staticmethod
     def _serves(warm: _Warm, info: Cube, embedder: Embedder) -> bool:
@@ -192,7 +225,7 @@ class Warm:
             async with self._locks.setdefault(info.id, asyncio.Lock()):
                 held = self._shelf.get(info.id)
                 overtaken = held is not None and not self._serves(held, info, embedder)
-                if not overtaken and warm.size <= self._shelf.room(info.id):
+                if not overtaken and self._shelf.takes(info.id, warm.size):
                     self._shelf.put(info.id, warm)
         except IndexBroken:
             pass  # what there is goes on serving

@@ -37,7 +37,7 @@ from memory.walk import Walk
 from proxy import db, hooks
 from proxy.agenda_api import AgendaApi
 from proxy.auth import Auth, refusal
-from proxy.blocks import Blocks
+from proxy.blocks import Blocks, visits
 from proxy.chat import Chat
 from proxy.config import Config
 from proxy.cubes_api import CubesApi
@@ -45,6 +45,7 @@ from proxy.errors import ApiError, MethodNotAllowed, NotFound, UpgradeRequired
 from proxy.feedback_api import FeedbackApi
 from proxy.graph_api import GraphApi
 from proxy.hooks import Hooks
+from proxy.keeping import Kept
 from proxy.keys import Keys
 from proxy.lifecycle import Lifecycle
 from proxy.memory_api import MemoryApi
@@ -68,6 +69,7 @@ from scheduler.queue import DbosQueue
 from scheduler.triggers import Triggers
 
 log = logging.getLogger(__name__)
+VISITS_S = 60 * 86400.0  # what began before is not looked at to say which cubes are in use
 SURFACES = (CHAT, RESPONSES, MESSAGES)
 _OTHERS = "others"
 
@@ -109,6 +111,7 @@ class Parts:
     threads: ThreadPoolExecutor
     embedder: Embedder
     retriever: Retriever
+    kept: Kept
     memories: Memories
     cubes: Cubes
     grants: Grants
@@ -146,6 +149,8 @@ async def assemble(config: Config, *, engine_port: int = 0, clock: Callable[[], 
     queue = DbosQueue(config.queue_url)
     cubes, memories, turns = Cubes(database), Memories(database, clock), TurnLog(database)
     grants = Grants(database, clock)
+    kept = Kept(clock)
+    kept.visited(await visits(database, clock() - VISITS_S))
     retriever = Retriever(
         database,
         store,
@@ -154,6 +159,7 @@ async def assemble(config: Config, *, engine_port: int = 0, clock: Callable[[], 
         reranker=reranker,
         earlier=embedders.earlier,
         budget=settings.warm_mb << 20,
+        keeping=kept,
     )
     blocks = Blocks(database, background)
     rules = triggers.table(debounce_s=config.extraction.debounce_s if config.extraction.model else 0.0)
@@ -194,6 +200,7 @@ async def assemble(config: Config, *, engine_port: int = 0, clock: Callable[[], 
         threads=threads,
         embedder=embedder,
         retriever=retriever,
+        kept=kept,
         memories=memories,
         cubes=cubes,
         grants=grants,

@@ -188,6 +188,15 @@ async def shown_for(database: Database, turn: Turn) -> tuple[str, ...]:
     return tuple(row.memories) if row else ()
 
 
+async def visits(database: Database, since: float, limit: int = 20_000) -> list[tuple[str, float]]:
+    """(cube, when a session of it began) of the latest sessions since that time, oldest first."""
+    table = db.sessions
+    query = sa.select(table.c.cube, table.c.started_at).where(table.c.started_at >= since)
+    async with database.read() as connection:
+        rows = (await connection.execute(query.order_by(table.c.started_at.desc()).limit(limit))).all()
+    return [(row.cube, row.started_at) for row in reversed(rows)]
+
+
 async def purge(database: Database, before: float) -> int:
     """Let go of blocks and sessions from before that time; resuming one costs a cache hit at the provider, no more."""
 
