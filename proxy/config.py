@@ -34,8 +34,9 @@ class UpstreamConfig(_Section, frozen=True):
     """One provider. `models` are names or patterns with *; the first upstream that matches serves the request."""
 
     name: str
-    kind: Literal["openai", "litellm", "llama"]
+    kind: Literal["openai", "anthropic", "litellm", "llama"]
     models: tuple[str, ...] = ("*",)
+    speaks: tuple[Literal["chat", "responses", "messages"], ...] = ()  # empty: by kind; others are translated
     base_url: str = ""
     api_key: str = ""
     headers: dict[str, str] = {}
@@ -202,6 +203,8 @@ def _checked(config: Config) -> Config:
         where = f"upstreams.{upstream.name}"
         if upstream.kind == "openai" and not upstream.base_url.startswith(("http://", "https://")):
             raise ConfigError(f"{where}.base_url: an http(s) URL is needed, such as https://api.openai.com/v1")
+        if upstream.speaks and not {"chat", "messages"} & set(upstream.speaks):
+            raise ConfigError(f"{where}.speaks: chat or messages is needed, to translate the others into")
         if upstream.kind == "litellm" and not upstream.provider:
             raise ConfigError(f"{where}.provider: which provider litellm shall call, such as anthropic")
     return config

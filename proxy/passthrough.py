@@ -170,7 +170,9 @@ class PassThrough:
             return upstream
         if principal.models is not None and not keeper and request.method not in ("GET", "HEAD"):
             raise Forbidden("this key may use some models only, and this request names none", code="model_not_named")
-        return self._routes.named(keeper) or self._routes.first()
+        return self._routes.named(keeper) or self._routes.first(
+            "anthropic" if request.url.path.startswith("/v1/messages/") else "openai"
+        )
 
     async def _answer(
         self, upstream: Upstream, call: Call, body: Incoming, answer: _Answer, request_id: str, send: Send

@@ -1,7 +1,8 @@
 """The upstream kind `litellm`: providers that do not speak OpenAI's protocol (native Anthropic, Bedrock, Vertex, Gemini).
 
 In: OpenAI bytes for `/chat/completions`. Out: OpenAI bytes, translated by litellm, which is imported on the first call.
-The only door to litellm. A client's field can never become one of litellm's own controls. Knows nothing of memory.
+With litellm_surfaces the only door to litellm. A client's field can never become one of litellm's own controls. Knows nothing
+of memory.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ class LitellmUpstream:
         """One attempt. Raises UpstreamUnreachable (also when litellm is not installed) or UpstreamTimeout."""
         if call.path != "/chat/completions" or not isinstance(call.body, bytes):
             return _refused(NotFound(f"Upstream '{self.name}' offers only /chat/completions."))
-        litellm = await asyncio.to_thread(_load)
+        litellm = await asyncio.to_thread(load)
         try:
             arguments = self._arguments(litellm, call.body)
         except BadRequest as error:
@@ -243,7 +244,7 @@ def _client() -> Any:
 _loading = threading.Lock()
 
 
-def _load() -> Any:
+def load() -> Any:
     """litellm, quiet. Takes seconds the first time, so never on the event loop. Raises UpstreamUnreachable."""
     with _loading:
         return _import()

@@ -7,14 +7,23 @@ import logging
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
+from urllib.parse import urlsplit
 
 from proxy.config import Config, UpstreamConfig
 from proxy.errors import ApiError, BadRequest, ModelNotFound, NotFound
 from proxy.upstreams.litellm_adapter import LitellmUpstream
 from proxy.upstreams.port import Upstream
+from proxy.upstreams.translate import Translating
 from proxy.upstreams.wire import LocalUpstream, WireUpstream
 
 log = logging.getLogger(__name__)
+# where the configuration does not say; None: whatever the server turns out to have
+_SPEAKS: dict[str, frozenset[str] | None] = {
+    "openai": None,
+    "anthropic": frozenset({"messages"}),
+    "litellm": frozenset({"chat"}),
+    "llama": frozenset({"chat"}),
+}
 
 
 class Routes:
@@ -36,10 +45,10 @@ class Routes:
         """The upstream with this name in the configuration."""
         return next((upstream for upstream, _ in self._upstreams if upstream.name == name), None)
 
-    def first(self) -> Upstream:
-        """The first one that whatever no model is named for may be sent to. Raises NotFound."""
+    def first(self, kind: str = "openai") -> Upstream:
+        """The first of a kind: where that goes for which no model is named. Raises NotFound."""
         for upstream, _ in self._upstreams:
-            if isinstance(upstream, WireUpstream) and not isinstance(upstream, LocalUpstream):
+            if upstream.kind == kind:
                 return upstream
         raise NotFound("there is no such route, and no upstream to pass it on to")
 
@@ -80,25 +89,42 @@ def make(config: Config, engine_port: int) -> Routes:
 
 
 def _upstream(entry: UpstreamConfig, engine_port: int) -> Upstream:
+    """One upstream, which is asked in the surfaces it speaks and translated to in the others."""
+    speaks = frozenset(entry.speaks) or _SPEAKS[entry.kind]
     if entry.kind == "litellm":
-        return LitellmUpstream(
-            name=entry.name,
-            provider=entry.provider,
-            api_key=entry.api_key or None,
-            base_url=entry.base_url or None,
-            extra=entry.options,
-            model_names=[pattern for pattern in entry.models if "*" not in pattern],
-            timeout_s=entry.timeout_s,
-        )
+        asked = _litellm(entry, entry.provider, entry.base_url)
+        return Translating(asked, asked, speaks)
     if entry.kind == "llama":
         base_url = f"http://127.0.0.1:{engine_port}/v1"
-        return LocalUpstream(entry.name, base_url, connect_timeout_s=entry.connect_timeout_s, timeout_s=entry.timeout_s)
-    return WireUpstream(
+        local = LocalUpstream(
+            entry.name, base_url, connect_timeout_s=entry.connect_timeout_s, timeout_s=entry.timeout_s
+        )
+        return Translating(local, local, speaks)
+    root = entry.base_url.rstrip("/")
+    if entry.kind == "anthropic":
+        root = (root or "https://api.anthropic.com").removesuffix("/v1")
+    wire = WireUpstream(
         entry.name,
-        entry.base_url,
+        f"{root}/v1" if entry.kind == "anthropic" else root,
         api_key=entry.api_key,
         headers={name.lower(): value for name, value in entry.headers.items()},
+        kind=entry.kind,
         connect_timeout_s=entry.connect_timeout_s,
         timeout_s=entry.timeout_s,
         ca_file=entry.ca_file,
+    )
+    chats = speaks is None or "chat" in speaks
+    chat = wire if chats else _litellm(entry, "anthropic", root.removesuffix("/v1"))
+    return Translating(wire, chat, speaks, to_openai=urlsplit(root).hostname == "api.openai.com")
+
+
+def _litellm(entry: UpstreamConfig, provider: str, base_url: str) -> LitellmUpstream:
+    return LitellmUpstream(
+        name=entry.name,
+        provider=provider,
+        api_key=entry.api_key or None,
+        base_url=base_url or None,
+        extra=entry.options,
+        model_names=[pattern for pattern in entry.models if "*" not in pattern],
+        timeout_s=entry.timeout_s,
     )

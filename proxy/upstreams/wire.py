@@ -1,4 +1,4 @@
-"""The upstream kind `openai`: a byte pipe to any OpenAI-compatible server. What we do not need is not read.
+"""The upstream kinds `openai` and `anthropic`: a byte pipe to any server of theirs. What we do not need is not read.
 
 One aiohttp session per upstream. No retries of our own, the client's SDK has them; only a kept connection that turns out
 to have been closed by the server while it was idle is replaced.
@@ -22,6 +22,7 @@ from proxy.upstreams.port import Call, Headers, UpstreamBroken
 
 _HEADER_BYTES = 1 << 16  # of one header of an answer
 _IN_ONE = 1 << 20  # bytes; a longer body is written piece by piece, so that it does not hold everything else up
+_ANTHROPIC_VERSION = "2023-06-01"
 _STALE_S = 1.0  # a connection that was closed while idle fails at once; later it is the server that failed
 
 
@@ -67,9 +68,7 @@ def _reuse() -> aiohttp.TraceConfig:
 
 
 class WireUpstream:
-    """An OpenAI-compatible server at `base_url` (with its /v1)."""
-
-    kind = "openai"
+    """A server at `base_url` (with its /v1): OpenAI-compatible, or of Anthropic's kind, which wants its key elsewhere."""
 
     def __init__(
         self,
@@ -78,15 +77,21 @@ class WireUpstream:
         *,
         api_key: str = "",
         headers: Mapping[str, str] | None = None,
+        kind: str = "openai",
         connect_timeout_s: float = 10.0,
         timeout_s: float = 600.0,
         ca_file: str = "",
     ) -> None:
         self.name = name
+        self.kind = kind
         self._base_url = base_url.rstrip("/")
         self._headers = dict(headers or {})
+        self._usual: dict[str, str] = {}  # where the client sends none
+        if kind == "anthropic":
+            self._usual["anthropic-version"] = _ANTHROPIC_VERSION
         if api_key:
-            self._headers["authorization"] = f"Bearer {api_key}"
+            named, value = ("x-api-key", api_key) if kind == "anthropic" else ("authorization", f"Bearer {api_key}")
+            self._headers.setdefault(named, value)
         self._timeout = aiohttp.ClientTimeout(
             total=None, connect=None, sock_connect=connect_timeout_s, sock_read=timeout_s
         )
@@ -111,6 +116,8 @@ class WireUpstream:
     async def send(self, call: Call) -> WireReply:
         """See Upstream.send."""
         headers: list[tuple[str, str]] = [(n, v) for n, v in call.headers if n.lower() not in self._headers]
+        sent = {name.lower() for name, _ in call.headers}
+        headers += [(name, value) for name, value in self._usual.items() if name not in sent]
         headers += list(self._headers.items())
         headers.append(("accept-encoding", "identity"))  # the answer is read on its way through
         url = URL(f"{self._base_url}{call.path}" + (f"?{call.query}" if call.query else ""), encoded=True)
@@ -156,7 +163,8 @@ class WireUpstream:
             await reply.close()
         if not isinstance(listed, list):
             raise UpstreamUnreachable(f"upstream {self.name} listed no models (status {reply.status})")
-        return [model for model in listed if isinstance(model, dict) and isinstance(model.get("id"), str)]
+        named = [model for model in listed if isinstance(model, dict) and isinstance(model.get("id"), str)]
+        return [model if "object" in model else {**model, "object": "model"} for model in named]
 
     async def close(self) -> None:
         """See Upstream.close."""
@@ -167,7 +175,8 @@ class WireUpstream:
 class LocalUpstream(WireUpstream):
     """The upstream kind `llama`: our own engine process on loopback, spoken to like any other server."""
 
-    kind = "llama"
+    def __init__(self, name: str, base_url: str, **options: Any) -> None:
+        super().__init__(name, base_url, kind="llama", **options)
 
     def _unreachable(self, error: Exception) -> ApiError:
         return Unavailable("the local model is starting; try again in a moment", headers={"retry-after": "1"})
