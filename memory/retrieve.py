@@ -30,7 +30,7 @@ from memory.view import View
 from memory.warm import AGAIN_S, AT_ONCE, Earlier, Held, Seen, Warm
 from memory.words import fold, terms, whole
 
-RERANKED = 30  # hits that a cross-encoder reads
+RERANKED = 10  # hits that a cross-encoder reads; of more it puts as many answers back as forward
 READ = 0.7  # its share in their order
 STALE = 0.7  # of its score remains to a turn that was overtaken
 MORE = 10  # more of the best are looked up than are wanted: some are the same, or have changed
