@@ -7,20 +7,23 @@ index cannot be read the whole cube is searched from SQL instead, and the result
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from memory.cube import Cube, Cubes
+from memory.expect import Expected, Known, next_turn, opening
 from memory.graph import Graph
 from memory.index import INDEXED
 from memory.late import Asked, encode_query
-from memory.memories import Memories, digest
+from memory.memories import digest
 from memory.models import Embedder, Reranker
 from memory.pieces import label, passage_of
 from memory.rank import Ranked, rank, usual_cosine
+from memory.rows import Rows
 from memory.shelf import Keeping
 from memory.signals import scaled
 from memory.sql import Database
@@ -30,6 +33,7 @@ from memory.view import View
 from memory.warm import AGAIN_S, AT_ONCE, Earlier, Held, Seen, Warm
 from memory.words import fold, terms, whole
 
+SCORED = 80  # memories whose scores are told besides the hits
 RERANKED = 10  # hits that a cross-encoder reads; of more it puts as many answers back as forward
 READ = 0.7  # its share in their order
 STALE = 0.7  # of its score remains to a turn that was overtaken
@@ -61,11 +65,23 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class Echo:
+    """Memory → how well it fits what was said; and the vector of what was said."""
+
+    scores: Mapping[str, float]
+    vector: NDArray[np.float32] | None
+
+
+NO_ECHO = Echo({}, None)
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """`degraded` names what did not work while the hits were found by other means."""
 
     hits: tuple[Hit, ...]
     degraded: str | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)  # memory → how well it fits, of all that fit, before READ
 
 
 class Retriever:
@@ -82,6 +98,7 @@ class Retriever:
         *,
         reranker: Reranker | None = None,
         earlier: Earlier | None = None,
+        rows: Rows | None = None,
         budget: int = 512 << 20,
         at_once: int = AT_ONCE,
         again_s: float = AGAIN_S,
@@ -90,7 +107,7 @@ class Retriever:
         self._threads = threads
         self._reranker = reranker
         self._cubes = Cubes(database)
-        self._memories = Memories(database)
+        self._rows = rows or Rows(database, budget=0)
         self._graph = Graph(database)
         self._warm = Warm(
             database,
@@ -126,7 +143,7 @@ class Retriever:
             hits = await loop.run_in_executor(self._threads, _reranked, self._reranker, question.text, hits, asks)
         if question.as_of is None:
             hits = await self._marked(cube, hits)
-        return Result(hits, seen.degraded)
+        return Result(hits, seen.degraded, _best_of(ranked, seen.view))
 
     async def _marked(self, cube: str, hits: tuple[Hit, ...]) -> tuple[Hit, ...]:
         """Turns that say what holds no longer step back, with what holds now."""
@@ -144,6 +161,35 @@ class Retriever:
             for hit in hits
         ]
         return tuple(sorted(marked, key=lambda hit: -hit.score))
+
+    async def scores(self, cube: str, text: str, now: float) -> Echo:
+        """How well each memory fits what was said, without reading any of them; nothing is left out for fitting badly."""
+        info = await self._cubes.get(cube)
+        if info is None or not text.strip():
+            return NO_ECHO
+        question = Question(text=whole(text), now=now, every=True)
+        loop = asyncio.get_running_loop()
+        embedder = await self._warm.embedder_of(info)
+        asked = await loop.run_in_executor(self._threads, encode_query, embedder, question.text)
+        seen = await self._warm.see(info, asked, question.text, question.only, embedder)
+        if seen.embedder.id != embedder.id:
+            asked = await loop.run_in_executor(self._threads, encode_query, seen.embedder, question.text)
+        ranked = await loop.run_in_executor(None, self._rank, seen, question, asked, 0.0)
+        return Echo(_best_of(ranked, seen.view), asked.vector)
+
+    async def expect(self, cube: str, known: Known, vector: NDArray[np.float32] | None = None) -> Expected:
+        """What speaks for each memory to be needed next: in the running session `known.session`, or, when that is empty, at
+        the opening of the next one. Nothing of a cube that is too large to be held in memory."""
+        info = await self._cubes.get(cube)
+        view = None if info is None else await self._warm.whole(info)
+        if view is None:
+            return Expected((), (), np.zeros((0, 0), np.float32))
+        if vector is not None and len(vector) != view.dimensions:
+            vector = None
+        loop = asyncio.get_running_loop()
+        if known.session:
+            return await loop.run_in_executor(None, next_turn, view, known, vector)
+        return await loop.run_in_executor(None, opening, view, known)
 
     async def warm(self, cube: str) -> None:
         """Bring what was just written into the working set, so that the next question does not wait for it."""
@@ -188,7 +234,7 @@ class Retriever:
             for entry in ranked[start : start + step]:
                 piece = view.pieces[entry.number]
                 best.setdefault((piece.memory, piece.side), entry)
-            memories = await self._memories.by_ids(cube, {memory for memory, _ in best})
+            memories = await self._rows.by_ids(cube, {memory for memory, _ in best})
             for (memory_id, side), entry in best.items():
                 memory = memories.get(memory_id)
                 if (memory_id, side) in tried or memory is None or not _wanted(memory, question):
@@ -202,6 +248,16 @@ class Retriever:
                     return tuple(hits)
             tried |= best.keys()
         return tuple(hits)
+
+
+def _best_of(ranked: Sequence[Ranked], view: View) -> dict[str, float]:
+    """The best SCORED memories with their scores."""
+    found: dict[str, float] = {}
+    for entry in ranked:
+        found.setdefault(view.pieces[entry.number].memory, entry.score)
+        if len(found) >= SCORED:
+            break
+    return found
 
 
 def _wanted(memory: Memory, question: Question) -> bool:

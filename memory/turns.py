@@ -109,6 +109,20 @@ class TurnLog:
         found = await self._select(sql.turns.c.cube == cube, sql.turns.c.request_id == request_id, limit=1)
         return found[0] if found else None
 
+    async def latest(self, cube: str, limit: int) -> list[Turn]:
+        """The last turns of the session that was last spoken in, newest first."""
+        table = sql.turns
+        here = (table.c.cube == cube, table.c.replaced == 0)
+        newest = sa.select(table.c.session).where(*here).order_by(table.c.answered_at.desc(), table.c.id).limit(1)
+        query = (
+            sa.select(table)
+            .where(*here, table.c.session == newest.scalar_subquery())
+            .order_by(table.c.said_at.desc(), table.c.id)
+            .limit(limit)
+        )
+        async with self._database.read() as connection:
+            return [_turn(row._mapping) for row in (await connection.execute(query)).all()]
+
     async def before(self, turn: Turn) -> Turn | None:
         """The turn before this one in its session."""
         table = sql.turns

@@ -189,6 +189,11 @@ class View:
         kept = np.flatnonzero(alive[low:])
         return Block.of([*(self.pieces[low + i] for i in kept), *new], codes, dimensions, [reads[i] for i in kept])
 
+    @property
+    def dimensions(self) -> int:
+        """Of its vectors."""
+        return int(self.blocks[0].vectors.shape[1])
+
     def unembedded(self) -> list[Piece]:
         """The living pieces that have no vector yet, newest first."""
         return [self.pieces[i] for i in np.flatnonzero(self.alive & ~self.known)[::-1]]
@@ -224,6 +229,15 @@ class View:
         found = np.concatenate([block.vectors @ vector for block in self.blocks]).astype(float)
         found[~self.known] = np.nan
         return found
+
+    def vector_sum(self, numbers: Ints) -> NDArray[np.float32]:
+        """The sum of these pieces' vectors."""
+        inside = np.searchsorted(self.bounds, numbers, side="right") - 1
+        parts = [
+            block.vectors[numbers[inside == which] - self.bounds[which]].sum(axis=0)
+            for which, block in enumerate(self.blocks)
+        ]
+        return np.asarray(np.sum(parts, axis=0), np.float32)
 
     def postings(self, word: str) -> tuple[Ints, Floats]:
         """(numbers of the living pieces with the word, how often each has it)"""

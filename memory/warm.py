@@ -143,6 +143,11 @@ class Warm:
         beside = [entry.piece for entry in found if entry.piece.memory not in held]
         return Seen(await asyncio.to_thread(View.of, beside + fresh, embedder.dimensions), warm.embedder)
 
+    async def whole(self, info: Cube) -> View | None:
+        """All of a cube as it is now; None while it is not held as a whole."""
+        warm = await self._ready(info, await self.embedder_of(info))
+        return warm.view if warm.whole else None
+
     async def refresh(self, info: Cube) -> None:
         """Bring what was just written in, so that the next question does not wait for it."""
         await self._ready(info, await self.embedder_of(info))

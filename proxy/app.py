@@ -30,19 +30,22 @@ from memory.graph import Graph
 from memory.memories import Memories
 from memory.models import Embedder
 from memory.retrieve import Retriever
+from memory.rows import Rows
 from memory.sql import Database, DatabaseError
 from memory.store import Store
 from memory.turns import TurnLog
 from memory.walk import Walk
 from proxy import db, hooks
 from proxy.agenda_api import AgendaApi
-from proxy.auth import Auth, refusal
+from proxy.auth import Auth, cube_of, refusal
 from proxy.blocks import Blocks, visits
 from proxy.chat import Chat
 from proxy.config import Config
 from proxy.cubes_api import CubesApi
 from proxy.errors import ApiError, MethodNotAllowed, NotFound, UpgradeRequired
 from proxy.feedback_api import FeedbackApi
+from proxy.forecasts import Forecasts
+from proxy.foresight import Foresight
 from proxy.graph_api import GraphApi
 from proxy.hooks import Hooks
 from proxy.keeping import Kept
@@ -54,8 +57,10 @@ from proxy.metrics import Metrics
 from proxy.mover import Mover
 from proxy.objects import Objects
 from proxy.passthrough import PassThrough
+from proxy.predicting import Due, Predictor
 from proxy.remember import Remember
 from proxy.responses import RESPONSES
+from proxy.scenes_api import ScenesApi
 from proxy.sending import send_error
 from proxy.status import Status
 from proxy.surface import CHAT, Surface
@@ -122,6 +127,8 @@ class Parts:
     auth: Auth
     blocks: Blocks
     objects: Objects
+    foresight: Foresight
+    rows: Rows
     routes: Routes
     hooks: Hooks
     queue: JobQueue
@@ -151,19 +158,30 @@ async def assemble(config: Config, *, engine_port: int = 0, clock: Callable[[], 
     grants = Grants(database, clock)
     kept = Kept(clock)
     kept.visited(await visits(database, clock() - VISITS_S))
+    rows = Rows(database, budget=settings.rows_mb << 20, counted=metrics.rows_read_ahead)
     retriever = Retriever(
         database,
         store,
         embedder,
         threads,
+        rows=rows,
         reranker=reranker,
         earlier=embedders.earlier,
         budget=settings.warm_mb << 20,
         keeping=kept,
     )
     blocks = Blocks(database, background)
-    rules = triggers.table(debounce_s=config.extraction.debounce_s if config.extraction.model else 0.0)
+    debounce_s = config.extraction.debounce_s if config.extraction.model else 0.0
+    rules = triggers.table(debounce_s=debounce_s, quiet_s=config.evolution.quiet_s)
     fired = Triggers(queue, rules)
+    foresight = Foresight(
+        retriever=retriever,
+        rows=rows,
+        forecasts=Forecasts(database),
+        metrics=metrics,
+        urgent=Due(Agenda(database)),
+        clock=clock,
+    )
     remember = Remember(
         settings=config.memory,
         reading=config.sessions,
@@ -174,6 +192,7 @@ async def assemble(config: Config, *, engine_port: int = 0, clock: Callable[[], 
         memories=memories,
         retriever=retriever,
         blocks=blocks,
+        foresight=foresight,
         triggers=fired,
         metrics=metrics,
         spawn=background,
@@ -183,7 +202,11 @@ async def assemble(config: Config, *, engine_port: int = 0, clock: Callable[[], 
     routes = routing.make(config, engine_port)
     keys = Keys(database, clock)
 
+    looking = asyncio.create_task(foresight.run())
+
     async def close() -> None:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
         await routes.close()
         given_up = await background.drain(15)
         if given_up:
@@ -205,12 +228,14 @@ async def assemble(config: Config, *, engine_port: int = 0, clock: Callable[[], 
         cubes=cubes,
         grants=grants,
         receipts=Receipts(database),
-        lifecycle=Lifecycle(database, cubes, grants, blocks, fired, clock),
+        lifecycle=Lifecycle(database, cubes, grants, blocks, fired, foresight.let_go, clock),
         turns=turns,
         keys=keys,
         auth=Auth(keys, clock),
         blocks=blocks,
         objects=Objects(database, background, clock),
+        foresight=foresight,
+        rows=rows,
         routes=routes,
         hooks=run,
         queue=queue,
@@ -293,6 +318,7 @@ class Front:
         self._graph: GraphApi | None = None
         self._agenda: AgendaApi | None = None
         self._transfer: TransferApi | None = None
+        self._scenes: ScenesApi | None = None
         self.draining = False
 
     def open(self, parts: Parts) -> None:
@@ -367,6 +393,23 @@ class Front:
             most=parts.config.limits.body_bytes,
             clock=self._clock,
         )
+        forecasts = Forecasts(parts.database)
+        self._scenes = ScenesApi(
+            auth=parts.auth,
+            grants=parts.grants,
+            foresight=parts.foresight,
+            forecasts=forecasts,
+            predictor=Predictor(
+                cubes=parts.cubes,
+                turns=parts.turns,
+                retriever=parts.retriever,
+                forecasts=forecasts,
+                clock=self._clock,
+                urgent=Due(Agenda(parts.database)),
+            ),
+            rows=parts.rows,
+            settings=parts.config.sessions,
+        )
         self._transfer = TransferApi(
             auth=parts.auth,
             grants=parts.grants,
@@ -387,7 +430,7 @@ class Front:
         memory, cubes = self._to(lambda: self._memory), self._to(lambda: self._cubes)
         feedback, graph = self._to(lambda: self._feedback), self._to(lambda: self._graph)
         agenda = self._to(lambda: self._agenda)
-        transfer = self._to(lambda: self._transfer)
+        transfer, scenes = self._to(lambda: self._transfer), self._to(lambda: self._scenes)
         return [
             *(Route(f"/v1{surface.path}", _Post(self._to_surface(surface.name), surface)) for surface in SURFACES),
             Route("/v1/models", self.models, methods=["GET"]),
@@ -399,6 +442,7 @@ class Front:
             Route("/v1/memory/search", memory("search"), methods=["POST"]),
             Route("/v1/memory/graph", graph("graph"), methods=["GET"]),
             Route("/v1/memory/tasks", agenda("tasks"), methods=["GET"]),
+            Route("/v1/memory/scenes", scenes("scenes"), methods=["GET"]),
             Route("/v1/memory/feedback", feedback("give"), methods=["POST"]),
             Route("/v1/memory/export", transfer("export"), methods=["GET"]),
             Route("/v1/memory/import", transfer("take_in"), methods=["POST"]),
@@ -444,6 +488,9 @@ class Front:
     async def models(self, request: Request) -> Response:
         """`GET /v1/models`: what the upstreams offer and the key may use."""
         principal = await self.parts.auth.principal(request.headers)
+        if principal.has("memory:read"):  # a frontend that is opened asks for the models first
+            home = cube_of(principal, request.headers, {}, self.parts.config.sessions.user_headers)
+            self.parts.background(self.parts.foresight.opens(home, "looked_in"))
         listed = [model for model in await self.parts.routes.models() if _may(principal, str(model["id"]))]
         return _json({"object": "list", "data": listed})
 

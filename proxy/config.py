@@ -58,6 +58,7 @@ class MemorySettings(_Section, frozen=True):
     embedder: str = "all-MiniLM-L6-v2"
     embedder_threads: int = 1
     reranker: str = ""
+    rows_mb: int = 64
     warm_mb: int = 512
 
 
@@ -75,6 +76,12 @@ class Evolution(_Section, frozen=True):
     quiet_s: float = 60.0
     archive_after_days: float = 0.0
     archive_episodes_after_days: float = 0.0
+
+
+class Prediction(_Section, frozen=True):
+    """What is foreseen for the next turn and the next session."""
+
+    guesses: bool = False
 
 
 class Limits(_Section, frozen=True):
@@ -133,6 +140,7 @@ class Config(_Section, frozen=True):
     memory: MemorySettings = MemorySettings()
     extraction: Extraction = Extraction()
     evolution: Evolution = Evolution()
+    prediction: Prediction = Prediction()
     limits: Limits = Limits()
     executor: ExecutorSettings = ExecutorSettings()
     engine: EngineSettings = EngineSettings()

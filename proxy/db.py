@@ -87,6 +87,19 @@ objects = Table(  # whose is what the upstreams keep for us (responses, files â€
     Column("at", Float, nullable=False),
 )
 
+forecasts = Table(  # what is foreseen for a cube's next session
+    "forecasts",
+    metadata,
+    Column("cube", String, primary_key=True),
+    Column("made_at", Float, nullable=False),
+    Column("rev", Integer, nullable=False),
+    Column("arrives_at", Float),  # when it is expected; null: no habit shows
+    Column("arrives", Float, nullable=False),
+    Column("foreseen", sa.JSON, nullable=False),  # [[memory, chance, {signal: share}], â€¦]
+    Index("forecasts_arrives", "arrives_at"),
+    Index("forecasts_made", "made_at"),
+)
+
 audit = Table(
     "audit",
     metadata,

@@ -52,12 +52,14 @@ class Lifecycle:
         grants: Grants,
         blocks: Blocks,
         triggers: Triggers,
+        forget: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._cubes = cubes
         self._grants = grants
         self._blocks = blocks
+        self._forget = forget
         self._triggers = triggers
         self._clock = clock
 
@@ -117,7 +119,9 @@ class Lifecycle:
             return await erase.everything(connection, cube, owner, self._clock(), beside=beside, keep=keep)
 
         self._blocks.let_go(cube)
+        self._forget(cube)
         receipt = await self._database.write(work)
+        self._forget(cube)
         self._blocks.let_go(cube)  # what a chat that was running has added meanwhile
         await self._triggers.fire(CUBE_ERASED, cube)
         return receipt

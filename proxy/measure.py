@@ -99,6 +99,44 @@ def _run(session: Session, name: str, path: Path, how: Callable[[Any], Iterator[
     session.answer(body, lambda console: _show(console, body))
 
 
+@command(bench, "scenes")
+@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--format", "how", type=click.Choice(["locomo", "memorybank", "chats"]), default="locomo", show_default=True
+)
+@click.option("--lines", is_flag=True, help="LoCoMo: every line is a turn, instead of an exchange of the two.")
+@click.option("--conversations", default="", metavar="0,1,…", help="Only these, counted from 0.")
+@click.option("--ablation", is_flag=True, help="Also without each signal.")
+def scenes(session: Session, path: Path, how: str, lines: bool, conversations: str, ablation: bool) -> None:
+    """How well the memories of the next turn are foreseen, beside last turn, LRU and frequency."""
+    from proxy.evaluation import formats, run
+    from proxy.evaluation import scenes as walks
+    from proxy.evaluation.talk import BadData
+
+    reader = formats.locomo_pairs if how == "locomo" and not lines else getattr(formats, how)
+    try:
+        talks = formats.read(path, reader)
+        chosen = [talks[number] for number in _numbers(conversations, len(talks))] or talks
+        with run.temporary(session.config, None) as alone, _progress() as progress:
+            body = asyncio.run(walks.measure(alone, chosen, progress, ablation=ablation))
+    except BadData as error:
+        fail(str(error))
+    session.answer({"benchmark": "scenes", **body}, lambda console: _show_scenes(console, body))
+
+
+def _show_scenes(console: Console, body: dict[str, Any]) -> None:
+    for name in ("next", "openings"):
+        part = body[name]
+        table = Table(title=f"{name}: {part['n']} predictions of {body['set']} memories")
+        table.add_column("method")
+        table.add_column("hit rate", justify="right")
+        for method, rate in part["hit_rate"].items():
+            table.add_row(method, "" if rate is None else f"{100 * rate:.1f} %")
+        for signal, rate in part.get("without", {}).items():
+            table.add_row(f"  ours without {signal}", "" if rate is None else f"{100 * rate:.1f} %")
+        console.print(table)
+
+
 @command(bench, "retrieval")
 @click.option("--memories", "sizes", type=click.IntRange(min=1), multiple=True, help="How many; default: 1000 10000.")
 @click.argument("more", type=click.IntRange(min=1), nargs=-1, metavar="[MORE]...")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
+from memory.rows import Count
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
@@ -28,6 +30,43 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+
+        self.predictions = Counter(
+            "memrelay_predictions",
+            "Turns by whether their next was foreseen: made, overtaken by the next turn, skipped under load",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.foreseen = Counter(
+            "memrelay_foreseen", "Memories that were foreseen, by whether a question found them", ["occasion", "outcome"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.needed = Counter(
+            "memrelay_needed", "Memories that a question found, by whether they were foreseen", ["occasion", "outcome"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.openings = Counter(
+            "memrelay_openings", "Cubes made ready before a session: looked_in, expected, started, foreseen", ["why"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.read_ahead = Counter(
+            "memrelay_read_ahead", "Memories read before they were asked for: used, unused, stale", ["outcome"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.prefetch_work = Counter(
+            "memrelay_prefetch_work_seconds", "Time spent on predicting and loading ahead", ["occasion"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.prefetch_saved = Counter(
+            "memrelay_prefetch_saved_seconds", "Time that questions did not wait for what was loaded ahead", ["part"],
+            registry=self.registry,
+        )  # fmt: skip
+
+    def rows_read_ahead(self, count: Count) -> None:
+        """Count what became of memories that were read ahead."""
+        for outcome, number in (("used", count.used), ("unused", count.unused), ("stale", count.stale)):
+            self.read_ahead.labels(outcome).inc(number)
+        self.prefetch_saved.labels("rows").inc(count.saved_s)
 
     def text(self) -> bytes:
         """The exposition format."""

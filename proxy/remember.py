@@ -18,7 +18,7 @@ from memory.cube import Cube, Cubes
 from memory.grants import ARCHIVED, ERASED, CubeRefused, Grants, Level
 from memory.memories import Memories, digest
 from memory.redact import redact
-from memory.retrieve import Question, Retriever
+from memory.retrieve import Question, Result, Retriever
 from memory.sql import DatabaseError
 from memory.turns import SAME_TURN_S, Place, TurnLog
 from memory.types import Kind, Memory, Turn, stable_id
@@ -28,6 +28,7 @@ from proxy.auth import access, cube_of, named_cube
 from proxy.blocks import Begun, Blocks, Link, Recalled, Spawn
 from proxy.config import MemorySettings, Sessions
 from proxy.errors import ApiError, BadRequest
+from proxy.foresight import Foresight
 from proxy.hooks import Exchange, Hook
 from proxy.metrics import Metrics
 from proxy.sessions import Conversation
@@ -77,6 +78,7 @@ class Remember(Hook):
         memories: Memories,
         retriever: Retriever,
         blocks: Blocks,
+        foresight: Foresight,
         triggers: Triggers,
         metrics: Metrics,
         spawn: Spawn,
@@ -91,11 +93,13 @@ class Remember(Hook):
         self._memories = memories
         self._retriever = retriever
         self._blocks = blocks
+        self._foresight = foresight
         self._triggers = triggers
         self._metrics = metrics
         self._spawn = spawn
         self._clock = clock
         self._gate = asyncio.Semaphore(_AT_A_TIME)
+        foresight.busy = self._gate.locked
 
     # --- before ---------------------------------------------------------------------------------------------------------
 
@@ -263,7 +267,7 @@ class Remember(Hook):
             if known is not None:
                 recalls[index] = known.recall
         cube = scene.info
-        begun = await self._begin(scene, cube, mark)
+        begun, new = await self._begin(scene, cube, mark)
         degraded = None
         anchor = stable_id(named, conversation.anchor)
         now = scene.old.get(anchor)
@@ -279,6 +283,10 @@ class Remember(Hook):
         exchange.edit(inject.edits(exchange.messages, begun.stable, recalls))
         ids = tuple(dict.fromkeys((*begun.memories, *shown)))
         exchange.notes["shown"] = shown
+        found = exchange.notes.get("found")
+        if isinstance(found, Result):
+            ahead = self._foresight.asked(scene.cube, scene.session, found.hits, found.scores, shown, begins=new)
+            exchange.response_headers["x-memory-foreseen"] = str(ahead)
         if ids:
             exchange.response_headers["x-memory-ids"] = ",".join(ids[:100])
         cost = tokens(begun.stable) + sum(tokens(text) for text in recalls.values())
@@ -288,15 +296,16 @@ class Remember(Hook):
             return f"degraded:{degraded}"
         return "hit" if ids else "empty"
 
-    async def _begin(self, scene: Scene, cube: Cube | None, mark: str) -> Begun:
-        """The stable block that the session began with; for a new session, what it shall be."""
+    async def _begin(self, scene: Scene, cube: Cube | None, mark: str) -> tuple[Begun, bool]:
+        """The stable block that the session began with; for a new session (True), what it shall be."""
         begun = None if scene.begins else await self._blocks.begun(scene.cube, scene.session)
-        if begun is None:
-            standing = await self._memories.standing(scene.cube, inject.STANDING) if cube else []
-            block = inject.stable_block(standing, mark, self._settings.stable_tokens)
-            begun = Begun(scene.session, block.text, block.memories, cube.rev if cube else 0)
-            self._blocks.begin(scene.cube, begun, self._clock())
-        return begun
+        if begun is not None:
+            return begun, False
+        standing = await self._memories.standing(scene.cube, inject.STANDING) if cube else []
+        block = inject.stable_block(standing, mark, self._settings.stable_tokens)
+        begun = Begun(scene.session, block.text, block.memories, cube.rev if cube else 0)
+        self._blocks.begin(scene.cube, begun, self._clock())
+        return begun, True
 
     async def _recall(
         self, exchange: Exchange, scene: Scene, cube: Cube | None, begun: Begun, mark: str
@@ -306,6 +315,7 @@ class Remember(Hook):
         text = scene.conversation.text[-_LONGEST_QUESTION:]
         question = Question(text=text, now=exchange.received_at, seen=scene.conversation.seen)
         result = await self._retriever.retrieve(scene.cube, question, info=cube)
+        exchange.notes["found"] = result
         hits = [
             hit
             for hit in result.hits
@@ -413,14 +423,15 @@ class Remember(Hook):
                 log.warning("turn of %s not written yet (%s)", exchange.id, error)
                 await asyncio.sleep(pause)
         self._metrics.recorded.labels("stored").inc()
-        self._spawn(self._follow(turn[0].cube))
+        self._spawn(self._follow(turn[0]))
 
-    async def _follow(self, cube: str) -> None:
-        await self._triggers.fire(TURN_FINISHED, cube)
+    async def _follow(self, turn: Turn) -> None:
+        await self._triggers.fire(TURN_FINISHED, turn.cube)
         try:
-            await self._retriever.warm(cube)
+            await self._retriever.warm(turn.cube)
+            await self._foresight.answered(turn.cube, turn.session, f"{turn.user_text}\n{turn.assistant_text}")
         except DatabaseError as error:
-            log.warning("working set of cube %s: %s", cube, error)
+            log.warning("working set of cube %s: %s", turn.cube, error)
 
 
 async def _finish(recording: asyncio.Future[None]) -> None:

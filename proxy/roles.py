@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -15,19 +16,24 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from memory.agenda import Agenda
 from memory.cube import Cubes
 from memory.embedders import Embedders
 from memory.erase import Receipts
 from memory.extract import LlmExtractor
 from memory.extract.ask import Asker
+from memory.guess import Guesses
 from memory.index import Index
 from memory.organise import Organiser
 from memory.reflect import Policy, Reflector
 from memory.reflect.fading import DAY_S
+from memory.retrieve import Retriever
 from memory.store import Store
 from memory.turns import TurnLog
 from proxy import app, db
 from proxy.config import Config, ConfigError
+from proxy.forecasts import Forecasts
+from proxy.predicting import Due, Predictor
 from proxy.tasks import Sweep, Work
 from proxy.upstreams import routing
 from proxy.upstreams.model import UpstreamModel
@@ -39,6 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
+_EXECUTOR_WARM = 128 << 20  # bytes of cubes that predictions look at
 
 
 def die_with_parent() -> None:
@@ -80,6 +87,17 @@ async def executor(config: Config, engine_port: int) -> None:
     queue = DbosQueue(config.queue_url)
     model = UpstreamModel(routes, config.extraction.model) if config.extraction.model else None
     store = Store(config.store_root)
+    threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embed")
+    retriever = Retriever(database, store, embedder, threads, budget=_EXECUTOR_WARM)
+    predictor = Predictor(
+        cubes=Cubes(database),
+        turns=TurnLog(database),
+        retriever=retriever,
+        forecasts=Forecasts(database),
+        clock=time.time,
+        urgent=Due(Agenda(database)),
+        guesser=Guesses(Asker(model)) if model and config.prediction.guesses else None,
+    )
     work = Work(
         database=database,
         cubes=Cubes(database),
@@ -91,6 +109,7 @@ async def executor(config: Config, engine_port: int) -> None:
         extractor=LlmExtractor(model) if model else None,
         batch=config.extraction.batch_turns if model else 100,
         reflector=Reflector(database, embedder, asker=Asker(model) if model else None, policy=_policy(config)),
+        predictor=predictor,
         quiet_s=config.evolution.quiet_s,
     )
     runs = Executor(
@@ -105,6 +124,8 @@ async def executor(config: Config, engine_port: int) -> None:
         await runs.run(stop)
     finally:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(max_workers=4))
+        await retriever.close()
+        threads.shutdown(wait=False)
         await routes.close()
         await queue.close()
         await database.close()

@@ -27,6 +27,7 @@ from memory.topics import Topics
 from memory.turns import TurnLog
 from memory.types import Candidate, Turn
 from proxy.blocks import purge, shown_for
+from proxy.predicting import Predictor
 from scheduler.executor import where
 from scheduler.jobs import Arguments, JobQueue, QueueError, Task
 
@@ -73,6 +74,7 @@ class Work:
     batch: int
     clock: Callable[[], float] = time.time
     reflector: Reflector | None = None
+    predictor: Predictor | None = None
     quiet_s: float = 60.0  # silence after which a cube is thought over
 
     @property
@@ -263,6 +265,7 @@ class Work:
         return [
             Task("learn", self.learn, attempts),
             Task("reflect", self.reflect, attempts),
+            *([Task("predict", self.predictor.task, attempts)] if self.predictor else []),
             Task("index", self.bring_index_up, attempts),
             Task("erase", self.erase, attempts),
             Task("rebuild", self.rebuild, attempts),

@@ -32,10 +32,12 @@ CUBE_ERASED = "cube_erased"
 CUBE_FUSED = "cube_fused"
 
 
-def table(*, debounce_s: float) -> list[Trigger]:
-    """The built-in triggers. `debounce_s`: how long to gather turns before one extraction call."""
+def table(*, debounce_s: float, quiet_s: float = 60.0) -> list[Trigger]:
+    """The built-in triggers. `debounce_s`: how long to gather turns before one extraction call; `quiet_s`: silence after which
+    the next session is thought of."""
     return [
         Trigger(TURN_FINISHED, "learn", priority=5, delay_s=debounce_s),
+        Trigger(TURN_FINISHED, "predict", priority=8, delay_s=quiet_s),
         Trigger(MEMORY_WRITTEN, "index", priority=3),
         Trigger(MEMORY_ERASED, "erase", priority=1),
         Trigger(INDEX_BROKEN, "rebuild", priority=2),

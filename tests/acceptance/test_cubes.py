@@ -297,7 +297,7 @@ def test_only_the_owner_erases(live: LiveProxy) -> None:
 
 def test_an_erasure_leaves_no_byte_in_any_file(data: Path, upstream: RecordingUpstream) -> None:
     upstreams = [{"name": "recording", "kind": "openai", "base_url": upstream.url}]
-    with Installation(data, upstreams=upstreams, executor={"sweep_s": 1}) as running:
+    with Installation(data, upstreams=upstreams, executor={"sweep_s": 1}, evolution={"quiet_s": 1}) as running:
         key, other = running.key(), running.key()
         erased, kept = b"zqbcdfghjkmnpqtvw", b"zqwvtqpnmkjhgfdcb"
         for who, canary in ((key, erased), (other, kept)):

@@ -20,6 +20,7 @@ from memory.grants import Grants
 from memory.memories import Memories
 from memory.models import Embedder
 from memory.retrieve import Retriever
+from memory.rows import Rows
 from memory.sql import Database
 from memory.store import Store
 from memory.turns import TurnLog
@@ -28,6 +29,8 @@ from proxy.app import Background
 from proxy.auth import Principal, home_cube
 from proxy.blocks import Blocks
 from proxy.config import MemorySettings, Sessions
+from proxy.forecasts import Forecasts
+from proxy.foresight import Foresight
 from proxy.hooks import Exchange
 from proxy.metrics import Metrics
 from proxy.remember import Remember
@@ -128,7 +131,10 @@ class House:
 async def house(
     database: Database, store: Store, embedder: Embedder, threads: ThreadPoolExecutor, nobody: JobQueue
 ) -> AsyncIterator[House]:
-    background, clock = Background(), Clock()
+    background, clock, metrics = Background(), Clock(), Metrics()
+    rows = Rows(database)
+    retriever = Retriever(database, store, embedder, threads, rows=rows)
+    foresight = Foresight(retriever=retriever, rows=rows, forecasts=Forecasts(database), metrics=metrics, clock=clock)
     remember = Remember(
         settings=MemorySettings(deadline_ms=20_000, record_deadline_ms=20_000),
         reading=Sessions(),
@@ -137,10 +143,11 @@ async def house(
         grants=Grants(database),
         turns=TurnLog(database),
         memories=Memories(database, clock),
-        retriever=Retriever(database, store, embedder, threads),
+        retriever=retriever,
         blocks=Blocks(database, background),
         triggers=Triggers(nobody, []),
-        metrics=Metrics(),
+        foresight=foresight,
+        metrics=metrics,
         spawn=background,
         clock=clock,
     )

@@ -52,6 +52,7 @@ class Slip:
     ("event", "task", "priority", "delay"),
     [
         (triggers.TURN_FINISHED, "learn", 5, 7.0),
+        (triggers.TURN_FINISHED, "predict", 8, 60.0),
         (triggers.MEMORY_WRITTEN, "index", 3, 0.0),
         (triggers.MEMORY_ERASED, "erase", 1, 0.0),
         (triggers.INDEX_BROKEN, "rebuild", 2, 0.0),
@@ -60,8 +61,8 @@ class Slip:
 )
 async def test_what_follows_from_an_event(event: str, task: str, priority: int, delay: float) -> None:
     queue = Slip()
-    assert await Triggers(queue, triggers.table(debounce_s=7.0)).fire(event, "c", {"n": "1"}) == ["job 1"]
-    assert queue.put_in == [(task, "c", {"n": "1"}, priority, delay)]
+    assert await Triggers(queue, triggers.table(debounce_s=7.0, quiet_s=60.0)).fire(event, "c", {"n": "1"})
+    assert (task, "c", {"n": "1"}, priority, delay) in queue.put_in
 
 
 async def test_nothing_follows_from_an_event_that_nobody_waits_for() -> None:

@@ -1,0 +1,156 @@
+"""Memories kept as they were read, so that a question needs not read them again: the plaintext part of the working set.
+
+They are used only when nothing has changed since: before each use the cube's revision is asked, and what was written after the
+kept one is read anew. A cube erased as a whole has a new generation, and nothing of it is used.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+
+from memory import sql
+from memory.memories import Memories
+from memory.sql import Database
+from memory.types import Memory
+
+MOST = 400  # memories of one cube
+BYTES = 2000  # of a memory besides its text, about
+
+
+@dataclass(slots=True)
+class _Kept:
+    """`ahead`: those that were read before they were asked for, and not used yet."""
+
+    rev: int
+    generation: int
+    memories: OrderedDict[str, Memory] = field(default_factory=OrderedDict)
+    ahead: set[str] = field(default_factory=set)
+
+    @property
+    def size(self) -> int:
+        return sum(BYTES + 2 * (len(memory.text) + len(memory.answer)) for memory in self.memories.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What became of memories that were read ahead: used, unused (let go of) or stale (changed meanwhile)."""
+
+    used: int = 0
+    unused: int = 0
+    stale: int = 0
+    saved_s: float = 0.0  # that reading the used ones would have taken
+
+
+class Rows:
+    """Reads memories, from memory when it can. At most `budget` bytes; the cube used longest ago goes first. `counted` is told
+    what became of what was read ahead."""
+
+    def __init__(
+        self, database: Database, *, budget: int = 64 << 20, counted: Callable[[Count], None] = lambda _: None
+    ) -> None:
+        self._database = database
+        self._memories = Memories(database)
+        self._budget = budget
+        self._counted = counted
+        self._cubes: OrderedDict[str, _Kept] = OrderedDict()
+        self._row_s = 0.0  # that reading a row takes, on average of late
+
+    async def by_ids(self, cube: str, ids: Collection[str]) -> dict[str, Memory]:
+        """Those of the memories that exist and are not erased, as they are now. Raises DatabaseError."""
+        kept = await self._current(cube)
+        if kept is None:
+            return await self._memories.by_ids(cube, ids)
+        found = {memory: kept.memories[memory] for memory in ids if memory in kept.memories}
+        for memory in found:
+            kept.memories.move_to_end(memory)
+        used = kept.ahead & found.keys()
+        kept.ahead -= used
+        self._counted(Count(used=len(used), saved_s=len(used) * self._row_s))
+        rev = kept.rev
+        read = await self._read(cube, [memory for memory in ids if memory not in found])
+        self._keep(cube, kept, rev, read)
+        return found | read
+
+    async def ahead(self, cube: str, ids: Collection[str]) -> int:
+        """Read memories before they are asked for; how many were not here yet."""
+        kept = await self._current(cube, make=True)
+        if kept is None:
+            return 0
+        rev = kept.rev
+        read = await self._read(cube, [memory for memory in ids if memory not in kept.memories])
+        kept.ahead |= self._keep(cube, kept, rev, read)
+        return len(read)
+
+    def let_go(self, cube: str) -> None:
+        """Keep nothing of a cube."""
+        kept = self._cubes.pop(cube, None)
+        if kept is not None:
+            self._counted(Count(unused=len(kept.ahead)))
+
+    def held(self, cube: str) -> frozenset[str]:
+        """Which memories of a cube are kept."""
+        kept = self._cubes.get(cube)
+        return frozenset(kept.memories) if kept else frozenset()
+
+    async def _read(self, cube: str, ids: Collection[str]) -> dict[str, Memory]:
+        if not ids:
+            return {}
+        began = time.perf_counter()
+        read = await self._memories.by_ids(cube, ids)
+        self._row_s += 0.1 * ((time.perf_counter() - began) / len(ids) - self._row_s)
+        return read
+
+    async def _current(self, cube: str, *, make: bool = False) -> _Kept | None:
+        """What is kept of the cube, without what changed since; None when nothing can be."""
+        kept = self._cubes.get(cube)
+        if kept is None and not make:
+            return None
+        table, cubes = sql.memories, sql.cubes
+        async with self._database.read() as connection:  # one snapshot for both questions
+            query = sa.select(cubes.c.rev, cubes.c.generation, cubes.c.status).where(cubes.c.id == cube)
+            row = (await connection.execute(query)).first()
+            since = sa.select(table.c.id).where(table.c.cube == cube, table.c.rev > (kept.rev if kept else 0))
+            whole = kept is None or row is None or row.rev == kept.rev or row.generation != kept.generation
+            changed = [] if whole else [r.id for r in (await connection.execute(since)).all()]
+        if row is None or row.status == "erased":
+            self.let_go(cube)
+            return None
+        kept = self._cubes.get(cube)
+        if kept is None or kept.generation != row.generation:
+            self.let_go(cube)
+            if not make and kept is None:
+                return None
+            kept = self._cubes[cube] = _Kept(row.rev, row.generation)
+        elif row.rev > kept.rev:
+            stale = kept.ahead.intersection(changed)
+            for memory in changed:
+                kept.memories.pop(memory, None)
+            kept.ahead -= stale
+            kept.rev = row.rev
+            self._counted(Count(stale=len(stale)))
+        self._cubes.move_to_end(cube)
+        return kept
+
+    def _keep(self, cube: str, kept: _Kept, rev: int, read: dict[str, Memory]) -> set[str]:
+        """Keep what was read at revision `rev` or later; what has a later one was changed after, and may change again before
+        anybody looks: it is not kept. Returns the ids of what is."""
+        if self._cubes.get(cube) is not kept or kept.rev != rev:
+            return set()
+        fresh = {memory.id: memory for memory in read.values() if memory.rev <= rev}
+        kept.memories |= fresh
+        while len(kept.memories) > MOST:
+            gone, _ = kept.memories.popitem(last=False)
+            self._forget(kept, gone)
+        while len(self._cubes) > 1 and sum(one.size for one in self._cubes.values()) > self._budget:
+            self.let_go(next(iter(self._cubes)))
+        return set(fresh)
+
+    def _forget(self, kept: _Kept, memory: str) -> None:
+        if memory in kept.ahead:
+            kept.ahead.discard(memory)
+            self._counted(Count(unused=1))
