@@ -16,13 +16,14 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from proxy import bodies, headers, objects
-from proxy.auth import Auth
+from proxy.auth import Auth, Principal
 from proxy.blocks import Spawn
 from proxy.bodies import ClientGone
 from proxy.errors import ApiError
 from proxy.hooks import Exchange, Hooks
 from proxy.metrics import Metrics
 from proxy.objects import Objects
+from proxy.responses import RESPONSES
 from proxy.sending import header, more, send_error, start, unless_gone
 from proxy.surface import Surface
 from proxy.upstreams.port import Call, Reply, Upstream, UpstreamBroken
@@ -84,14 +85,21 @@ class Chat:
         sent = await bodies.read(request.receive, self._most, request.headers.get("content-length"))
         raw = bodies.decode(sent, request.headers.get("content-encoding", ""), self._most)
         body = bodies.parse(raw)
-        upstream = self._routes.of(body.get("model"))
-        principal.may_use(body["model"])
+        upstream = self._upstream(principal, body)
         self._surface.check(body)
-        if names := objects.named(raw):
+        if names := objects.named(raw, self._surface.kinds):
             await self._objects.require(principal.id, names)
         plain = {name.lower(): value for name, value in request.headers.items()}
         exchange = Exchange(request_id, principal, plain, body, raw, self._clock(), self._surface)
         return exchange, upstream
+
+    def _upstream(self, principal: Principal, body: dict[str, Any]) -> Upstream:
+        """Where the request goes. A stored prompt of the upstream's may name the model; for a key that may use every one."""
+        if body.get("model") is None and body.get("prompt") and principal.models is None and self._surface is RESPONSES:
+            return self._routes.first()
+        upstream = self._routes.of(body.get("model"))
+        principal.may_use(body["model"])
+        return upstream
 
     async def _answer(self, exchange: Exchange, upstream: Upstream, request: Request, send: Send) -> None:
         try:

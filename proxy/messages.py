@@ -29,6 +29,7 @@ class Messages:
 
     name = "messages"
     path = "/messages"
+    kinds: Sequence[bytes] = (b"file", b"container", b"skill")
 
     def check(self, body: Mapping[str, Any]) -> None:
         """See Surface."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -23,10 +23,10 @@ from proxy.errors import NotFound, Unavailable
 log = logging.getLogger(__name__)
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{7,199}")
 # what a body may name; ids of messages, calls and reasoning come back with every history and are not kept apart
-_NAMED = re.compile(
-    rb'"((?:resp|conv|file|vs|batch|asst|thread|run|ft|ftjob|cntr|upload|chatcmpl|msgbatch|skill|video|prompt|pmpt)'
-    rb'[-_][A-Za-z0-9_-]{6,190})"'
+KINDS = tuple(
+    b"resp conv file vs batch asst thread run ft ftjob cntr container upload chatcmpl msgbatch skill video prompt pmpt".split()
 )
+_NAMED = re.compile(rb'"((?:%b)[-_][A-Za-z0-9_-]{6,190})"' % b"|".join(KINDS))
 _AT_ONCE = 500  # ids per query
 
 
@@ -94,6 +94,8 @@ class Objects:
             self._held.pop(name, None)
 
 
-def named(body: bytes) -> set[str]:
-    """The ids of kept objects that a body names."""
+def named(body: bytes, kinds: Sequence[bytes] = KINDS) -> set[str]:
+    """The ids of kept objects that a body names; `kinds` are those that it can name."""
+    if not any(b'"' + kind in body for kind in kinds):
+        return set()
     return {name.decode() for name in _NAMED.findall(body)}

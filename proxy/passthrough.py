@@ -41,10 +41,8 @@ _STATELESS = frozenset("embeddings completions audio images moderations rerank s
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _PEEK = 1 << 16  # bytes of a multipart body in which its model is looked for
 _MOST_HELD = 16 << 20  # bytes of an answer that is read before it goes on
-_MODEL_FIELD = re.compile(
-    rb'content-disposition:[^\r\n]*?;[ \t]*name="?model"?[ \t]*+(?:;[^\r\n]*+)?\r\n(?:[^\r\n]++\r\n)*+\r\n([^\r\n]*+)',
-    re.IGNORECASE,
-)
+_BOUNDARY = re.compile(r'boundary=(?:"([^"]+)"|([^";,\s]+))', re.IGNORECASE)
+_MODEL_FIELD = re.compile(rb'\bname="?model"?[ \t]*(?:[;\r\n]|$)', re.IGNORECASE)
 
 
 class Incoming:
@@ -269,13 +267,27 @@ def _parsed(held: bytes) -> dict[str, Any]:
 
 def _model(request: Request, held: bytes, *, whole: bool) -> str:
     """The model that a request names, in its body or its query; empty when it names none. Raises BadRequest."""
-    if "multipart/" in request.headers.get("content-type", ""):
-        found = {name.strip() for name in _MODEL_FIELD.findall(held)}
-        if len(found) > 1:
-            raise BadRequest("the body names several models", param="model")
-        return found.pop().decode("utf-8", "replace") if found else ""
+    kind = request.headers.get("content-type", "")
+    if "multipart/" in kind:
+        return form_model(held, kind) or request.query_params.get("model", "")
     model = _parsed(held).get("model") if whole else None
     return model if isinstance(model, str) else request.query_params.get("model", "")
+
+
+def form_model(held: bytes, kind: str) -> str:
+    """The field `model` of a multipart body, of which the end may be missing. Raises BadRequest when there are several."""
+    boundary = _BOUNDARY.search(kind)
+    if boundary is None:
+        return ""
+    mark = b"\r\n--" + (boundary.group(1) or boundary.group(2)).encode("latin-1", "replace")
+    named = ""
+    for part in (b"\r\n" + held).split(mark)[1:]:
+        head, gap, value = part.partition(b"\r\n\r\n")
+        if gap and _MODEL_FIELD.search(head[:1000]):
+            if named:
+                raise BadRequest("the body names several models", param="model")
+            named = value.decode("utf-8", "replace").strip()
+    return named
 
 
 def _raw_path(request: Request) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from proxy.errors import ApiError, BadRequest
+from proxy.objects import KINDS
 from proxy.splice import Edit, Shape, splice
 from proxy.stream import Listener, split_last
 
@@ -37,6 +38,7 @@ class Responses:
 
     name = "responses"
     path = "/responses"
+    kinds: Sequence[bytes] = KINDS
 
     def check(self, body: Mapping[str, Any]) -> None:
         """See Surface."""

@@ -72,7 +72,7 @@ def splice(body: bytes, edits: Sequence[Edit], shape: Shape = CHAT) -> bytes:
     """`body` with the edits made to its messages, whose places are those before any edit. Raises CannotSplice."""
     rest = list(edits)
     while rest:
-        now, rest = _apart(rest)
+        now, rest = _apart(rest, shape)
         body = _splice(body, now, shape)
     return body
 
@@ -86,7 +86,7 @@ def without(body: bytes, field: str, places: Collection[int]) -> bytes:
     return body[: start + 1] + b",".join(kept) + body[_end(body, start) - 1 :]
 
 
-def _apart(edits: Sequence[Edit]) -> tuple[list[Edit], list[Edit]]:
+def _apart(edits: Sequence[Edit], shape: Shape) -> tuple[list[Edit], list[Edit]]:
     """One edit for each message, and the others, which wait for it; a Lead moves every place, so it waits for all."""
     now: dict[int, Edit] = {}
     waiting: list[Edit] = []
@@ -95,7 +95,8 @@ def _apart(edits: Sequence[Edit]) -> tuple[list[Edit], list[Edit]]:
             waiting.append(edit)
         else:
             now[edit.index] = edit
-    if len(waiting) == 1 and isinstance(waiting[0], Lead):  # the usual case: all in one pass
+    apart = not (shape.lead and 0 in now)  # else both may go into the field that leads
+    if len(waiting) == 1 and isinstance(waiting[0], Lead) and apart:  # the usual case: all in one pass
         return [*now.values(), *waiting], []
     return (list(now.values()), waiting) if now else (waiting[:1], waiting[1:])
 

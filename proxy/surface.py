@@ -17,10 +17,12 @@ from proxy.stream import Gatherer, Listener, split_done
 
 
 class Surface(Protocol):
-    """One way of asking a model. `path` is the upstream's, without /v1."""
+    """One way of asking a model. `path` is the upstream's, without /v1; `kinds` are those of the ids of kept objects that a
+    request can name (see objects.py)."""
 
     name: str
     path: str
+    kinds: Sequence[bytes]
 
     def check(self, body: Mapping[str, Any]) -> None:
         """Raises BadRequest for a request whose words cannot be found."""
@@ -70,6 +72,7 @@ class ChatCompletions:
 
     name = "chat"
     path = "/chat/completions"
+    kinds: Sequence[bytes] = (b"file",)
 
     def check(self, body: Mapping[str, Any]) -> None:
         """See Surface."""

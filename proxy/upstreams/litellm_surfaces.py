@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from proxy import fence
 from proxy.errors import BadRequest
 from proxy.upstreams import litellm_adapter
 from proxy.upstreams.port import UpstreamBroken
@@ -29,9 +29,6 @@ _KEPT_ELSEWHERE = ("previous_response_id", "conversation", "prompt")
 # litellm's own words in a request, which no server knows
 _NOT_SENT = frozenset(
     {"custom_llm_provider", "extra_headers", "reasoning_summary", "context_management", "litellm_metadata"}
-)
-_BLOCK = re.compile(
-    r'(?:\n\n)?<memrelay:(stable|recall) n="([0-9a-f]{8})">.*?</memrelay:\1 n="\2">(?:\n\n)?', re.DOTALL
 )
 
 
@@ -89,7 +86,7 @@ def _responses(asked: dict[str, Any], to_openai: bool, to_litellm: bool) -> Tran
     )
     echo = {**request, "store": False}
     if isinstance(told := asked.get("instructions"), str):
-        echo["instructions"] = _BLOCK.sub("", told) or None
+        echo["instructions"] = fence.strip(told).rstrip() or None
     name = f"resp_{uuid.uuid4().hex}"
 
     def whole(answer: bytes) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -159,3 +160,10 @@ def test_a_stored_prompt_keeps_its_own_instructions(live: LiveProxy, upstream: R
     assert (told["role"], asked["role"]) == ("developer", "user")
     assert "short answers" in told["content"]
     assert asked["content"].endswith("Hello")
+
+
+def test_a_stored_prompt_may_name_the_model(live: LiveProxy, upstream: RecordingUpstream) -> None:
+    raw = b'{"prompt": {"id": "pmpt_0123456789"}, "input": "Hello"}'
+    named = {"authorization": f"Bearer {live.key()}", "x-memory": "off"}
+    assert httpx.post(f"{live.url}/v1/responses", content=raw, headers=named).status_code == 200
+    assert upstream.last.raw == raw
