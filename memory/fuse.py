@@ -147,4 +147,5 @@ async def _copy(
     rows = sa.select(*(values.get(column.name, column) for column in table.c)).where(
         table.c.cube == source, *where, ~sa.exists().where(there.c.cube == target, *key)
     )
-    return (await connection.execute(sa.insert(table).from_select(table.c.keys(), rows))).rowcount
+    copied = sa.insert(table).from_select(table.c.keys(), rows).execution_options(preserve_rowcount=True)
+    return (await connection.execute(copied)).rowcount

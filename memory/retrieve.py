@@ -125,10 +125,10 @@ class Retriever:
     async def retrieve(self, cube: str, question: Question, *, info: Cube | None = None) -> Result:
         """The memories that answer the question, best first; as new as `info`, when the caller has just looked it up.
         Raises DatabaseError; an unreadable index does not raise."""
+        question = replace(question, text=whole(question.text))
         info = info or await self._cubes.get(cube)
         if info is None or not question.text.strip():
             return Result(())
-        question = replace(question, text=whole(question.text))
         loop = asyncio.get_running_loop()
         embedder = await self._warm.embedder_of(info)
         asked = await loop.run_in_executor(self._threads, encode_query, embedder, question.text)

@@ -71,8 +71,9 @@ def squeeze(text: str) -> str:
 
 
 def whole(text: str) -> str:
-    """Without lone halves of surrogate pairs, as clients send that cut an emoji in two: nothing can store or embed them."""
-    return text.encode("utf-8", "replace").decode()
+    """Without lone halves of surrogate pairs, as clients send that cut an emoji in two: nothing can store or embed them;
+    and without NUL, which PostgreSQL cannot store."""
+    return text.encode("utf-8", "replace").decode().replace("\x00", "")
 
 
 def tokens(text: str) -> int:

@@ -226,7 +226,7 @@ async def test_another_embedder_serves_before_and_after_it_has_its_own_index(min
     assert await mind.ask("How is my dog called?") == ["My dog is called Rex."]
 
 
-@pytest.mark.parametrize("question", ["", "  ", "?", "the of and"])
+@pytest.mark.parametrize("question", ["", "  ", "?", "\x00", "the of and"])
 async def test_an_empty_question_finds_nothing(mind: Mind, question: str) -> None:
     await mind.add("My dog is called Rex.")
     assert await mind.ask(question) == []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from memory.words import fold, squeeze, stem, terms, tokens
+from memory.redact import redact
+from memory.words import fold, squeeze, stem, terms, tokens, whole
 
 
 @pytest.mark.parametrize(
@@ -77,3 +78,10 @@ def test_tokens(text: str, expected: int) -> None:
 
 def test_tokens_grow_with_the_text() -> None:
     assert tokens("word " * 1000) == pytest.approx(1250, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"), [("half \ud83d", "half ?"), ("nul\x00!", "nul!"), ("🙂\n\t", "🙂\n\t"), ("\x00", "")]
+)
+def test_what_no_database_can_store_is_taken_out(text: str, kept: str) -> None:
+    assert (whole(text), redact(text)) == (kept, kept)
