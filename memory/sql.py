@@ -207,7 +207,7 @@ class _Waiting:
 
 
 class Database:
-    """One database: `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`.
+    """One database: `sqlite+aiosqlite:///…` or `postgresql+psycopg://…`.
 
     `read()` gives a connection of its own; `write(work)` runs `work(connection)` inside a transaction that several
     writers may share (each behind its own savepoint), and returns after the commit. Raises DatabaseError.

@@ -155,8 +155,9 @@ class Config(_Section, frozen=True):
 
     @property
     def database_url(self) -> str:
-        """The SQLAlchemy URL of the metadata database."""
-        return self.database or f"sqlite+aiosqlite:///{self.folder / 'memrelay.sqlite'}"
+        """The SQLAlchemy URL of the metadata database; PostgreSQL is spoken to by psycopg, which the queue brings."""
+        named = self.database.replace("postgresql://", "postgresql+psycopg://", 1)
+        return named or f"sqlite+aiosqlite:///{self.folder / 'memrelay.sqlite'}"
 
     @property
     def store_root(self) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config import ConfigError, load
+from proxy.config import Config, ConfigError, load
 
 
 def written(folder: Path, text: str) -> str:
@@ -61,3 +61,14 @@ def test_what_is_wrong_is_said(tmp_path: Path, text: str, says: str) -> None:
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read .*absent"):
         load(str(tmp_path / "absent.yaml"), environment={})
+
+
+@pytest.mark.parametrize(
+    ("named", "spoken"),
+    [
+        ("postgresql://a@b/c", "postgresql+psycopg://a@b/c"),
+        ("postgresql+psycopg://a@b/c", "postgresql+psycopg://a@b/c"),
+    ],
+)
+def test_postgresql_is_spoken_to_by_the_driver_that_is_there(named: str, spoken: str) -> None:
+    assert Config(database=named).database_url == spoken
