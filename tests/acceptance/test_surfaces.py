@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -404,3 +407,17 @@ def test_a_client_sees_the_sdks_own_errors(live: LiveProxy, upstream: RecordingU
         over_responses(live, live.key(), "Hello")
     with pytest.raises(anthropic.RateLimitError):
         over_messages(live, live.key(), "Hello")
+
+
+def test_the_readmes_lines_for_other_clients_work(live: LiveProxy, upstream: RecordingUpstream) -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text.partition("## Surfaces")[2], re.DOTALL)
+    assert len(blocks) == 2
+    key, names = live.key(), {}
+    for block in blocks:
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            exec(block.replace("http://127.0.0.1:8000", live.url).replace("sk-mem-…", key), names)
+        names["client"].close()
+        assert said.getvalue() == "Noted.\n"
+        assert "4711" in upstream.last.prompt
