@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -335,16 +335,22 @@ class Memories:
         statuses: Sequence[Status] = (Status.ACTIVE,),
         tag: str | None = None,
         entity: str | None = None,
+        ids: Collection[str] | None = None,
+        without: Collection[str] = (),
         after: tuple[float, str] | None = None,
         limit: int = 50,
     ) -> list[Memory]:
-        """Newest first; `after` is the (created_at, id) of the last one of the page before."""
+        """Newest first; `after` is the (created_at, id) of the last one of the page before. `ids`: only of these."""
         table = sql.memories
         query = sa.select(table).where(table.c.cube == cube)
         if kinds:
             query = query.where(table.c.kind.in_([kind.value for kind in kinds]))
         if statuses:
             query = query.where(table.c.status.in_([status.value for status in statuses]))
+        if ids is not None:
+            query = query.where(table.c.id.in_(list(ids)))
+        if without:
+            query = query.where(table.c.id.not_in(list(without)))
         if after is not None:
             query = query.where(
                 sa.or_(table.c.created_at < after[0], sa.and_(table.c.created_at == after[0], table.c.id < after[1]))

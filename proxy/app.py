@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from memory import rerank
 from memory.agenda import Agenda
+from memory.census import Census
 from memory.cube import Cubes
 from memory.embedders import Embedders
 from memory.erase import Receipts
@@ -64,6 +65,7 @@ from proxy.scenes_api import ScenesApi
 from proxy.sending import send_error
 from proxy.status import Status
 from proxy.surface import CHAT, Surface
+from proxy.tiers_api import TiersApi
 from proxy.transfer_api import TransferApi
 from proxy.upstreams import routing
 from proxy.upstreams.routing import Routes
@@ -319,6 +321,7 @@ class Front:
         self._agenda: AgendaApi | None = None
         self._transfer: TransferApi | None = None
         self._scenes: ScenesApi | None = None
+        self._tiers: TiersApi | None = None
         self.draining = False
 
     def open(self, parts: Parts) -> None:
@@ -410,6 +413,19 @@ class Front:
             rows=parts.rows,
             settings=parts.config.sessions,
         )
+        self._tiers = TiersApi(
+            auth=parts.auth,
+            grants=parts.grants,
+            cubes=parts.cubes,
+            memories=parts.memories,
+            census=Census(parts.database),
+            retriever=parts.retriever,
+            kept=parts.kept,
+            blocks=parts.blocks,
+            settings=parts.config.memory,
+            reading=parts.config.sessions,
+            clock=self._clock,
+        )
         self._transfer = TransferApi(
             auth=parts.auth,
             grants=parts.grants,
@@ -440,6 +456,7 @@ class Front:
             Route("/v1/memory/items/{id}/history", memory("history"), methods=["GET"]),
             Route("/v1/memory/items/{id}/undo", memory("undo"), methods=["POST"]),
             Route("/v1/memory/search", memory("search"), methods=["POST"]),
+            Route("/v1/memory/tiers", self._to(lambda: self._tiers)("tiers"), methods=["GET"]),
             Route("/v1/memory/graph", graph("graph"), methods=["GET"]),
             Route("/v1/memory/tasks", agenda("tasks"), methods=["GET"]),
             Route("/v1/memory/scenes", scenes("scenes"), methods=["GET"]),

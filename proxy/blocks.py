@@ -97,6 +97,16 @@ class Blocks:
             row = (await connection.execute(query)).first()
         return Begun(session, row.stable, tuple(row.memories), row.rev) if row else None
 
+    async def newest(self, cube: str) -> tuple[Begun, float] | None:
+        """What the cube's newest session began with, and when."""
+        table = db.sessions
+        query = (
+            sa.select(table).where(table.c.cube == cube).order_by(table.c.started_at.desc(), table.c.session).limit(1)
+        )
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).first()
+        return (Begun(row.session, row.stable, tuple(row.memories), row.rev), row.started_at) if row else None
+
     def begin(self, cube: str, begun: Begun, at: float) -> None:
         """Keep what a session begins with."""
         values = {"started_at": at, "stable": begun.stable, "memories": list(begun.memories), "rev": begun.rev}

@@ -62,14 +62,15 @@ class Kept:
         self._placed[cube] = found[cube]
         return found[cube].tier is Tier.RAM
 
-    def why(self, cube: str, size: int, age_s: float | None) -> str:
-        """One sentence about where the cube is: in memory for `age_s` seconds, or (None) not. `size` is in bytes."""
+    def where(self, cube: str, size: int, age_s: float | None) -> tuple[Placement, str]:
+        """Where the cube is (in memory for `age_s` seconds, or, with None, not), and a sentence why. `size` is in bytes."""
         now, item, last = self._clock(), self._item(cube, size), self._placed.get(cube)
         known = last is not None and (last.tier is Tier.RAM) is (age_s is not None)
         if last is None or not known:
             (last,) = place([item], Budget() if age_s is not None else Budget({Tier.RAM: 0}), now).values()
         since = now - age_s if age_s is not None else last.since if known else self._began
-        return explain(replace(last, value=value(item, now), since=since, came_from=None), item)
+        here = replace(last, value=value(item, now), since=since, came_from=None)
+        return here, explain(here, item)
 
     def _all_in(self, items: Sequence[Item], now: float) -> dict[str, Placement]:
         """Where the cubes are that are in memory."""

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from memory.cube import Cube, Cubes
@@ -21,7 +21,7 @@ from memory.redact import redact
 from memory.retrieve import Question, Result, Retriever
 from memory.sql import DatabaseError
 from memory.turns import SAME_TURN_S, Place, TurnLog
-from memory.types import Kind, Memory, Turn, stable_id
+from memory.types import Hit, Kind, Memory, Turn, stable_id
 from memory.words import tokens
 from proxy import fence, inject, sessions
 from proxy.auth import access, cube_of, named_cube
@@ -41,6 +41,7 @@ MODES = ("on", "off", "read", "write")
 _AT_A_TIME = 4
 _LONGEST_QUESTION = 4000  # characters; of a longer message its end is asked, where questions stand
 _SEEN = 200  # of what was said in a conversation whose history is at the upstream
+_BEST = 3  # hits that count as found when none was shown
 _LOOKED_BACK = 3  # answers of a resent history by which its session is looked for
 _RETRIES_S = (0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 
@@ -322,7 +323,9 @@ class Remember(Hook):
             if hit.memory.id not in begun.memories and not _is_itself(hit.memory, scene, exchange.received_at)
         ]
         changed = await self._changed(scene, cube, begun)
-        return inject.recall_block(hits, changed, mark, self._settings.recall_tokens), result.degraded
+        block = inject.recall_block(hits, changed, mark, self._settings.recall_tokens)
+        exchange.notes["stood"] = _stood(result.hits, begun.memories, block.memories)
+        return block, result.degraded
 
     async def _changed(self, scene: Scene, cube: Cube, begun: Begun) -> list[Memory]:
         """Standing memories that other sessions have learned since this one began."""
@@ -341,9 +344,9 @@ class Remember(Hook):
 
     async def on_response(self, exchange: Exchange) -> None:
         """Write the turn down; returns when it is durable, or when waiting longer would keep the client."""
-        scene, shown = exchange.notes.get("scene"), exchange.notes.get("shown")
-        if isinstance(scene, Scene) and shown and not scene.conversation.later_round:
-            self._spawn(self._memories.used(scene.cube, shown, self._clock()))
+        scene, used = exchange.notes.get("scene"), (*exchange.notes.get("shown", ()), *exchange.notes.get("stood", ()))
+        if isinstance(scene, Scene) and used and not scene.conversation.later_round:
+            self._spawn(self._memories.used(scene.cube, used, self._clock()))
         if isinstance(scene, Scene):
             self._link(exchange, scene)
         turn = self._turn(exchange)
@@ -437,6 +440,14 @@ class Remember(Hook):
 async def _finish(recording: asyncio.Future[None]) -> None:
     """Hold on to a recording until it is through."""
     await recording
+
+
+def _stood(hits: Sequence[Hit], begun: Collection[str], shown: Collection[str]) -> tuple[str, ...]:
+    """The memories of the stable block that this question found, so that they would have been shown if they had not stood
+    there: no worse than the last one shown, or among the best few when none was."""
+    found = list(dict.fromkeys(hit.memory.id for hit in hits))
+    last = max((place for place, memory in enumerate(found) if memory in shown), default=_BEST - 1)
+    return tuple(memory for memory in found[: last + 1] if memory in begun)
 
 
 def _is_itself(memory: Memory, scene: Scene, now: float) -> bool:

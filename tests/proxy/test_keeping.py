@@ -148,12 +148,12 @@ def test_it_says_why_a_cube_is_where_it_is() -> None:
     clock = Clock()
     kept = Kept(clock)
     kept.asked("a")
-    assert kept.why("a", 10, 0.0) == (
+    assert kept.where("a", 10, 0.0)[1] == (
         "RAM since 14 Nov 2023: used once, last today, expected next with 0.80, value 0.203; there is room for all."
     )
     assert kept.leaving({"a": 10, "b": 20}, 10) == ["b"]
-    assert kept.why("b", 20, None).startswith("The index since 14 Nov 2023: not used yet")
-    assert "RAM takes one of its size from" in kept.why("b", 20, None)
+    assert kept.where("b", 20, None)[1].startswith("The index since 14 Nov 2023: not used yet")
+    assert "RAM takes one of its size from" in kept.where("b", 20, None)[1]
 
 
 @pytest.mark.parametrize(("policy", "gone"), [(True, "large"), (False, "a")])

@@ -420,3 +420,15 @@ async def test_nothing_but_the_users_words_is_ever_the_users(house: House) -> No
     ]
     await house.turn(messages, "<think>zqthought</think>Hi!", tools=True)
     assert await house.written() == [("Hello there.", "Hi!")]
+
+
+async def test_what_stands_in_the_block_is_used_when_a_question_finds_it(house: House) -> None:
+    cube = home_cube("pr")
+    memories = Memories(house.database, house.clock)
+    said = [("zq1", Kind.PREFERENCE, "I drink zqtea without milk."), ("zq2", Kind.IDENTITY, "I am called Zora Hurst.")]
+    for name, kind, text in said:
+        await memories.add(Memory(name, cube, kind, text, message_time=house.clock.now), "pr")
+    (prompt, _) = await house.turn([user("How do I drink my zqtea, with milk?")])
+    assert all(text in json.dumps(prompt) for _, _, text in said)
+    uses = {name: one.uses for name, one in (await memories.by_ids(cube, ["zq1", "zq2"])).items()}
+    assert uses == {"zq1": 1, "zq2": 0}
