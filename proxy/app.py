@@ -422,6 +422,7 @@ class Front:
             retriever=parts.retriever,
             kept=parts.kept,
             blocks=parts.blocks,
+            foresight=parts.foresight,
             settings=parts.config.memory,
             reading=parts.config.sessions,
             clock=self._clock,

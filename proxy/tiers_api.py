@@ -6,61 +6,30 @@ import base64
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from memory.census import Census, Count
-from memory.cube import Cube, Cubes
+from memory.cube import Cubes
 from memory.grants import ARCHIVED, ERASED, Grants
 from memory.index import INDEXED
 from memory.memories import Change, Memories
 from memory.retrieve import Retriever
 from memory.types import Memory, Status
-from memory.warm import Held
 from memory.words import tokens
 from proxy import worth
 from proxy.auth import Auth, enter
 from proxy.blocks import Begun, Blocks
 from proxy.config import MemorySettings, Sessions
 from proxy.errors import BadRequest
+from proxy.foresight import Foresight
 from proxy.keeping import Kept
-from scheduler.policy import DAY_S, Placement, Tier, day, explain, value
+from proxy.whereabouts import Whereabouts
+from scheduler.policy import Placement, Tier, explain, value
 
 _LONGEST_CURSOR = 400
-
-
-@dataclass(frozen=True, slots=True)
-class _Now:
-    """How a cube stands: its row, what of it is in memory, the block of its newest session, and when that began."""
-
-    at: float
-    info: Cube
-    held: Held | None
-    begun: Begun
-    begun_at: float
-
-    @property
-    def in_block(self) -> frozenset[str]:
-        """The memories in the newest session's stable block."""
-        return frozenset(self.begun.memories)
-
-    @property
-    def asleep(self) -> bool:
-        """The whole cube is archived."""
-        return self.info.status == ARCHIVED
-
-    def tier(self, memory: Memory) -> Tier:
-        """Where a memory is."""
-        if memory.status is Status.ARCHIVED or self.asleep:
-            return Tier.ARCHIVE
-        if memory.id in self.in_block and memory.status is Status.ACTIVE:
-            return Tier.KV
-        if self.held is not None and (self.held.whole or memory.id in self.held.memories):
-            return Tier.RAM
-        return Tier.INDEX
 
 
 class TiersApi:
@@ -77,6 +46,7 @@ class TiersApi:
         retriever: Retriever,
         kept: Kept,
         blocks: Blocks,
+        foresight: Foresight,
         settings: MemorySettings,
         reading: Sessions,
         clock: Callable[[], float] = time.time,
@@ -89,6 +59,7 @@ class TiersApi:
         self._retriever = retriever
         self._kept = kept
         self._blocks = blocks
+        self._foresight = foresight
         self._settings = settings
         self._reading = reading
         self._clock = clock
@@ -117,19 +88,21 @@ class TiersApi:
             }
         )
 
-    async def _now(self, cube: str) -> _Now | None:
+    async def _now(self, cube: str) -> Whereabouts | None:
         info = await self._cubes.get(cube)
         if info is None or info.status == ERASED:
             return None
         nothing: tuple[Begun, float] = (Begun("", "", (), 0), 0.0)
         if info.status == ARCHIVED:
-            return _Now(self._clock(), info, None, *nothing)
+            return Whereabouts(self._clock(), info, None, *nothing)
         begun = await self._blocks.newest(cube) or nothing
-        return _Now(self._clock(), info, self._retriever.held(cube), *begun)
+        return Whereabouts(self._clock(), info, self._retriever.held(cube), *begun)
 
-    async def _page(self, now: _Now, wanted: Tier | None, after: tuple[float, str] | None, limit: int) -> list[Memory]:
+    async def _page(
+        self, now: Whereabouts, wanted: Tier | None, after: tuple[float, str] | None, limit: int
+    ) -> list[Memory]:
         statuses: Sequence[Status] = (*INDEXED, Status.ARCHIVED) if wanted is None or now.asleep else INDEXED
-        ids, without = _those(now, wanted)
+        ids, without = now.those(wanted)
         if wanted is Tier.KV:
             statuses = (Status.ACTIVE,)
         elif wanted is Tier.ARCHIVE and not now.asleep:
@@ -138,7 +111,7 @@ class TiersApi:
             now.info.id, statuses=statuses, ids=ids, without=without, after=after, limit=limit
         )
 
-    def _cube(self, now: _Now) -> dict[str, Any]:
+    def _cube(self, now: Whereabouts) -> dict[str, Any]:
         held = now.held
         whole = held is not None and held.whole
         size = held.size if held is not None and whole else now.info.indexed_rows * worth.PIECE
@@ -151,7 +124,7 @@ class TiersApi:
             "why": why,
         }
 
-    async def _tiers(self, now: _Now) -> list[dict[str, Any]]:
+    async def _tiers(self, now: Whereabouts) -> list[dict[str, Any]]:
         indexed, archived = await self._census.indexed(now.info.id), await self._census.archived(now.info.id)
         if now.asleep:
             indexed, archived = Count(), Count(indexed.items + archived.items, indexed.bytes + archived.bytes)
@@ -177,15 +150,30 @@ class TiersApi:
             _counted(Tier.ARCHIVE, archived),
         ]
 
-    async def _told(self, now: _Now, shown: Sequence[Memory]) -> list[dict[str, Any]]:
+    async def _told(self, now: Whereabouts, shown: Sequence[Memory]) -> list[dict[str, Any]]:
         away = [memory.id for memory in shown if memory.status is Status.ARCHIVED]
         put_away = await self._census.put_away(now.info.id, away) if away else {}
-        return [self._one(now, memory, put_away.get(memory.id)) for memory in shown]
+        chances = await self._chances(now.info.id)
+        # of what is not among the likeliest it is only known that it is no likelier than they
+        least = min(chances.values(), default=None)
+        return [self._one(now, m, put_away.get(m.id), chances.get(m.id, least)) for m in shown]
 
-    def _one(self, now: _Now, memory: Memory, put_away: Change | None) -> dict[str, Any]:
-        tier, figures = now.tier(memory), worth.item(memory)
+    async def _chances(self, cube: str) -> dict[str, float]:
+        """Memory → the chance that the next turn of a running session, or the next session's opening, needs it."""
+        opening = await self._foresight.of_opening(cube)
+        foreseen = [*(opening.foreseen if opening else ())]
+        for session in self._foresight.sessions(cube):
+            foreseen += self._foresight.of_session(cube, session)
+        chances: dict[str, float] = {}
+        for one in foreseen:
+            chances[one.memory] = max(one.chance, chances.get(one.memory, 0.0))
+        return chances
+
+    @staticmethod
+    def _one(now: Whereabouts, memory: Memory, put_away: Change | None, chance: float | None) -> dict[str, Any]:
+        tier, figures = now.tier(memory), worth.item(memory, expected=chance)
         found = value(figures, now.at)
-        since, because = self._reason(now, memory, tier, put_away)
+        since, because = now.reason(memory, put_away)
         return {
             "object": "memory.tier",
             "id": memory.id,
@@ -199,41 +187,12 @@ class TiersApi:
             "frequency": round(found.frequency, 4),
             "recency": round(found.recency, 4),
             "relevance": round(found.relevance, 4),
+            "expected": figures.expected,
             "uses": memory.uses,
             "last_used_at": memory.last_used_at,
             "pinned": memory.pinned,
             "why": explain(Placement(memory.id, tier, since, found), figures, because),
         }
-
-    @staticmethod
-    def _reason(now: _Now, memory: Memory, tier: Tier, put_away: Change | None) -> tuple[float, str]:
-        """(since when it is there, why)"""
-        if now.asleep:
-            return now.info.archived_at or memory.created_at, "its cube is archived"
-        if tier is Tier.ARCHIVE:
-            at = put_away.at if put_away is not None else memory.created_at
-            idle = (at - max(memory.message_time, memory.last_used_at or 0.0)) / DAY_S
-            by = put_away.action if put_away is not None else "archive"
-            return at, f"archived ({by}) when it had not been said or used for {max(idle, 0.0):.0f} days"
-        if tier is Tier.KV:
-            return now.begun_at, f"it stands in the block with which the session of {day(now.begun_at)} began"
-        if tier is Tier.RAM and now.held is not None:
-            since = max(now.at - now.held.age_s, memory.created_at)
-            return since, "its cube is in memory" if now.held.whole else "it is newer than the index"
-        return memory.created_at, "its cube is not in memory"
-
-
-def _those(now: _Now, wanted: Tier | None) -> tuple[frozenset[str] | None, frozenset[str]]:
-    """(only these, None: any; but not these) of the memories that may be in the tier by their status."""
-    nobody: frozenset[str] = frozenset()
-    if wanted in (None, Tier.ARCHIVE):
-        return None, nobody
-    if wanted is Tier.KV or now.asleep:
-        return now.in_block, nobody
-    part = now.held.memories if now.held is not None else nobody
-    if now.held is not None and now.held.whole:
-        return (None, now.in_block) if wanted is Tier.RAM else (nobody, nobody)
-    return (part - now.in_block, nobody) if wanted is Tier.RAM else (None, now.in_block | part)
 
 
 def _counted(tier: Tier, count: Count) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,10 @@ from typing import Any
 import pytest
 
 from memory.types import Status
+from proxy import db
+from proxy.forecasts import Forecast, Forecasts
 from proxy.worth import in_ram
+from scheduler.scenes import Foreseen
 from tests.live import LiveProxy, wait_for
 from tests.memory.make import memory
 
@@ -94,6 +98,23 @@ def test_the_figures_multiply_to_the_value(live: LiveProxy, key: str) -> None:
     assert one["value"] == pytest.approx(one["frequency"] * one["recency"] * one["relevance"], abs=2e-4)
     assert one["frequency"] == pytest.approx(0.9 / 3.9, abs=1e-3)
     assert one["recency"] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_what_is_foreseen_for_a_memory_counts(live: LiveProxy, key: str) -> None:
+    likely, listed, other = (add(live, key, f"Fact number {number}.") for number in range(3))
+    cube = look(live, key)["cube"]["id"]
+
+    async def foresee() -> None:
+        database = db.open_database(live.config)
+        foreseen = (Foreseen(likely, 0.7, {}), Foreseen(listed, 0.3, {}))
+        await Forecasts(database).keep(Forecast(cube, 0.0, 1, foreseen))
+        await database.close()
+
+    asyncio.run(foresee())
+    found = {one["id"]: one for one in look(live, key)["data"]}
+    assert [found[one]["expected"] for one in (likely, listed, other)] == [0.7, 0.3, 0.3]
+    assert found[likely]["value"] > found[listed]["value"]
+    assert "expected next with 0.70, " in found[likely]["why"]
 
 
 def test_an_archived_memory_says_for_how_long_it_had_been_idle(live: LiveProxy, key: str) -> None:
