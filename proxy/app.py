@@ -129,6 +129,7 @@ class Parts:
     auth: Auth
     blocks: Blocks
     objects: Objects
+    remember: Remember
     foresight: Foresight
     rows: Rows
     routes: Routes
@@ -236,6 +237,7 @@ async def assemble(config: Config, *, engine_port: int = 0, clock: Callable[[], 
         auth=Auth(keys, clock),
         blocks=blocks,
         objects=Objects(database, background, clock),
+        remember=remember,
         foresight=foresight,
         rows=rows,
         routes=routes,
@@ -345,6 +347,7 @@ class Front:
             auth=parts.auth,
             routes=parts.routes,
             kept=parts.objects,
+            heard=parts.remember.had_later,
             metrics=parts.metrics,
             limits=parts.config.limits,
         )

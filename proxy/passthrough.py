@@ -11,21 +11,24 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from memory.sql import DatabaseError
 from proxy import bodies, headers, objects
 from proxy.auth import Auth, Principal
 from proxy.bodies import ClientGone
 from proxy.config import Limits
 from proxy.errors import ApiError, BadRequest, Forbidden, MethodNotAllowed, NotFound, TooLarge, UpgradeRequired
+from proxy.hooks import Exchange
 from proxy.messages import MESSAGES
 from proxy.metrics import Metrics
 from proxy.objects import Objects
+from proxy.responses import RESPONSES
 from proxy.sending import header, more, send_error, start, unless_gone
 from proxy.splice import without
 from proxy.surface import CHAT
@@ -33,6 +36,8 @@ from proxy.upstreams.port import Call, Reply, Upstream, UpstreamBroken
 from proxy.upstreams.routing import Routes
 
 log = logging.getLogger(__name__)
+Heard = Callable[[Exchange], Awaitable[None]]  # told of an answer that was made in the background
+_A_RESPONSE = re.compile(r"/v1/responses/[^/]+")
 _OURS = ("memory", "cubes")  # never an upstream's
 _KNOWN = frozenset(
     "embeddings completions audio images files moderations responses messages conversations batches".split()
@@ -96,8 +101,11 @@ class Incoming:
 class PassThrough:
     """The routes that no other takes, as an ASGI application."""
 
-    def __init__(self, *, auth: Auth, routes: Routes, kept: Objects, metrics: Metrics, limits: Limits) -> None:
+    def __init__(
+        self, *, auth: Auth, routes: Routes, kept: Objects, heard: Heard, metrics: Metrics, limits: Limits
+    ) -> None:
         self._auth = auth
+        self._heard = heard
         self._routes = routes
         self._objects = kept
         self._metrics = metrics
@@ -143,8 +151,22 @@ class PassThrough:
             query=request.url.query,
         )
         answer = _Answer(self._objects, principal.id, upstream, family, filtered=request.method == "GET" and not keeper)
+        if request.method == "GET" and _A_RESPONSE.fullmatch(request.url.path):
+            plain = {name.lower(): value for name, value in request.headers.items()}
+            exchange = Exchange(request_id, principal, plain, {}, b"{}", time.time(), RESPONSES)
+            answer.heard = lambda held: self._had_later(exchange, held)
         await unless_gone(body.watch, self._answer(upstream, call, body, answer, request_id, send))
         return answer.status
+
+    async def _had_later(self, exchange: Exchange, held: bytes) -> None:
+        """An answer that was made in the background; memory's faults are not its client's."""
+        listener = exchange.surface.listener(sse=False, encoding="")
+        listener.feed(held)
+        exchange.answer = listener.answer()
+        try:
+            await self._heard(exchange)
+        except (ApiError, DatabaseError) as error:
+            log.warning("%s: an answer had later was not remembered (%s)", exchange.id, type(error).__name__)
 
     async def _read(self, request: Request, principal: Principal) -> tuple[bytes, Incoming]:
         """What must be looked into: all of a body that is JSON, packed, or sent by a key that may not use every model; else
@@ -199,6 +221,7 @@ class _Answer:
         self._upstream = upstream
         self._claims = family not in _STATELESS
         self._filtered = filtered
+        self.heard: Callable[[bytes], Awaitable[None]] | None = None
         self.status = 500
 
     async def pass_on(self, reply: Reply, request_id: str, send: Send) -> None:
@@ -207,10 +230,12 @@ class _Answer:
         first = b""
         is_json = reply.status < 300 and "json" in header(reply, "content-type")
         try:
-            if is_json and (self._claims or self._filtered):
+            if is_json and (self._claims or self._filtered or self.heard):
                 first = await _hold(chunks)
         except UpstreamBroken as error:
             raise _broken(error) from error
+        if is_json and self.heard is not None:
+            await self.heard(first)
         if is_json and self._filtered:
             first = await self._mine(first)
         elif is_json and self._claims:

@@ -361,6 +361,22 @@ class Remember(Hook):
             log.warning("turn of %s is not durable yet; it stays queued", exchange.id)
             self._metrics.recorded.labels("late").inc()
 
+    async def had_later(self, exchange: Exchange) -> None:
+        """Write down the turn of an answer that was made in the background, when its client comes for it. What was asked, and
+        whether it may be written, was kept with the answer's id."""
+        answer = exchange.answer
+        if answer is None or not (answer.final and answer.complete):
+            return
+        cube = self._cube(exchange)
+        link = await self._blocks.before(cube, answer.id)
+        conversation = sessions.read([], link) if link is not None and link.asked else None
+        if link is None or conversation is None or not await self._may_write(exchange, "on"):
+            return
+        exchange.notes["scene"] = self._make_scene(
+            exchange, conversation, "write", cube, link.session, self._named_session(exchange), {}
+        )
+        await self.on_response(exchange)
+
     async def on_error(self, exchange: Exchange, error: BaseException) -> None:
         """A client that hung up had asked and been answered in part: that is remembered, a failed call is not."""
         if exchange.answer is not None and exchange.answer.text:

@@ -11,7 +11,7 @@ import httpx
 import openai
 import pytest
 
-from tests.fakes import RecordingUpstream, Reply, response, response_events
+from tests.fakes import Received, RecordingUpstream, Reply, response, response_events
 from tests.live import LiveProxy
 
 TOOLS = [{"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}, "strict": False}]
@@ -167,3 +167,27 @@ def test_a_stored_prompt_may_name_the_model(live: LiveProxy, upstream: Recording
     named = {"authorization": f"Bearer {live.key()}", "x-memory": "off"}
     assert httpx.post(f"{live.url}/v1/responses", content=raw, headers=named).status_code == 200
     assert upstream.last.raw == raw
+
+
+def test_an_answer_made_in_the_background_is_remembered_when_it_is_had(
+    live: LiveProxy, upstream: RecordingUpstream
+) -> None:
+    key, other = live.key(), live.key()
+    made = response("By the pond.")
+    states = iter(["queued", "in_progress", "completed", "completed"])
+
+    def answer(_: Received) -> Reply:
+        state = next(states)
+        return Reply(
+            chunks=[json.dumps(made if state == "completed" else {**made, "status": state, "output": []}).encode()]
+        )
+
+    upstream.answer = answer
+    assert create(live, key, "Where is my otter Ludo?", background=True) == made["id"]
+    with live.client(key) as client:
+        assert client.responses.retrieve(made["id"]).status == "in_progress"
+        assert live.items(key) == []
+        assert client.responses.retrieve(made["id"]).output_text == "By the pond."
+        client.responses.retrieve(made["id"])
+    assert [(item["text"], item["answer"]) for item in live.items(key)] == [("Where is my otter Ludo?", "By the pond.")]
+    assert live.items(other) == []
