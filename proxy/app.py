@@ -53,7 +53,7 @@ from proxy.keeping import Kept
 from proxy.keys import Keys
 from proxy.lifecycle import Lifecycle
 from proxy.memory_api import MemoryApi
-from proxy.messages import MESSAGES
+from proxy.messages import MESSAGES, listing
 from proxy.metrics import Metrics
 from proxy.mover import Mover
 from proxy.objects import Objects
@@ -513,7 +513,7 @@ class Front:
             home = cube_of(principal, request.headers, {}, self.parts.config.sessions.user_headers)
             self.parts.background(self.parts.foresight.opens(home, "looked_in"))
         listed = [model for model in await self.parts.routes.models() if _may(principal, str(model["id"]))]
-        return _json({"object": "list", "data": listed})
+        return _json(listing(listed) if "anthropic-version" in request.headers else {"object": "list", "data": listed})
 
     async def model(self, request: Request) -> Response:
         """`GET /v1/models/{id}`; ids may hold slashes."""

@@ -125,6 +125,8 @@ def cube_of(
     named = next((headers[name].strip() for name in user_headers if headers.get(name, "").strip()), "")
     if not named:
         named = next((str(body[name]) for name in ("user", "safety_identifier") if body.get(name)), "")
+    if not named and isinstance(metadata := body.get("metadata"), Mapping):  # Anthropic's
+        named = user if isinstance(user := metadata.get("user_id"), str) and "session" not in user else ""
     return home_cube(principal.id, named[:512])
 
 

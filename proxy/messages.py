@@ -76,6 +76,21 @@ class Messages:
         return b"event: error\ndata: " + msgspec.json.encode(_error(502, message)) + b"\n\n"
 
 
+def listing(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A list of models as Anthropic's clients want it: all on one page."""
+    data = [
+        {
+            "type": "model",
+            "id": model["id"],
+            "display_name": model.get("display_name") or model["id"],
+            "created_at": model.get("created_at") or "1970-01-01T00:00:00Z",
+        }
+        for model in models
+    ]
+    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
+    return {"data": data, "has_more": False, **ends}
+
+
 def _error(status: int, message: str) -> dict[str, Any]:
     kind = _TYPES.get(status) or ("api_error" if status >= 500 else "invalid_request_error")
     return {"type": "error", "error": {"type": kind, "message": message}}

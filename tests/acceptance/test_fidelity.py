@@ -19,7 +19,7 @@ import pytest
 
 from proxy import db
 from proxy.keys import Keys
-from tests.fakes import Received, RecordingUpstream, Reply, completion, events
+from tests.fakes import Received, RecordingUpstream, Reply, completion, events, message_events, response_events
 from tests.hooks import recorder
 from tests.live import LiveProxy, wait_for
 
@@ -91,6 +91,35 @@ def test_a_stream_that_is_cut_ends_with_an_error_and_what_came_is_kept(data: Pat
         stream = live.client(key).chat.completions.create(**HELLO, stream=True)
         with pytest.raises((openai.APIError, json.JSONDecodeError)):
             list(stream)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/v1/responses", response_events("Nice hamster, really")),
+        ("/v1/messages", message_events("Nice hamster, really")),
+    ],
+)
+def test_a_cut_stream_of_another_surface_ends_with_an_error_of_its_kind(
+    data: Path, path: str, said: list[bytes]
+) -> None:
+    body = {
+        "model": "m",
+        "stream": True,
+        "input": "My hamster is Bo.",
+        "messages": [{"role": "user", "content": "My hamster is Bo."}],
+    }
+    with (
+        RawUpstream(lambda: HEAD + chunked(*said[:6], b'data: {"ty')) as raw,
+        LiveProxy(data, upstreams=[{"name": "raw", "kind": "openai", "base_url": raw.url}]) as live,
+    ):
+        key = live.key()
+        text = post(live, key, body, path=path).content
+        assert text.startswith(b"".join(said[:6]))
+        last = text.strip().split(b"\n\n")[-1]
+        assert last.startswith(b"event: error\ndata: ")
+        assert json.loads(last.partition(b"data: ")[2])["type"] == "error"
+        assert len(live.items(key)) == 1
 
 
 def test_an_answer_that_is_cut_is_a_502_and_no_turn(data: Path) -> None:

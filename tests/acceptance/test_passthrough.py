@@ -321,6 +321,13 @@ def test_models_are_listed_with_their_slashes(live: LiveProxy) -> None:
     assert ask(live, key, "HEAD", "/v1/models").status_code == 200
 
 
+def test_anthropics_client_lists_models_too(live: LiveProxy) -> None:
+    with live.anthropic(live.key()) as client:
+        page = client.models.list()
+        assert [(model.id, model.display_name) for model in page] == [(name, name) for name in ("fake", "org/fake-2")]
+        assert not page.has_more
+
+
 def test_counting_tokens_is_the_upstreams_affair(live: LiveProxy, upstream: RecordingUpstream) -> None:
     upstream.answer = lambda _: Reply(chunks=[b'{"input_tokens": 7}'])
     with live.anthropic(live.key()) as client:

@@ -68,6 +68,21 @@ def test_the_local_model_is_listed(local: Installation) -> None:
     assert [model.id for model in local.client(local.key()).models.list()] == ["SmolLM2-135M-Instruct.Q4_1"]
 
 
+def test_the_local_model_is_asked_over_every_surface(local: Installation) -> None:
+    key = local.key()
+    client, other = local.client(key), local.anthropic(key)
+    assert client.responses.create(model="any", input="My wren is called Jot.", max_output_tokens=8).output_text
+    events = list(client.responses.create(model="any", input="Hello!", max_output_tokens=8, stream=True))
+    assert events[-1].type in ("response.completed", "response.incomplete")
+    with other.messages.stream(
+        model="any", max_tokens=8, messages=[{"role": "user", "content": "What is my wren called?"}]
+    ) as told:
+        assert told.get_final_text()
+        assert told.response.headers["x-memory-state"] == "hit"
+    other.close()
+    assert len(local.items(key, kind="episode")) == 3
+
+
 def test_a_killed_engine_comes_back_and_the_proxy_never_left(local: Installation) -> None:
     import os
     import signal

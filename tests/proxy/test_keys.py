@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import sqlalchemy as sa
 
@@ -189,10 +191,13 @@ USERS = ("x-memory-user", "x-openwebui-user-id")
         ({"x-memory-user": " "}, {"user": "bob"}, "bob"),
         ({"x-openwebui-user-id": "ann"}, {}, "ann"),
         ({}, {"safety_identifier": "ann"}, "ann"),
+        ({}, {"metadata": {"user_id": "ann"}}, "ann"),
+        ({}, {"metadata": {"user_id": "user_ann_account__session_7"}}, ""),  # Claude Code: another one for each session
+        ({}, {"metadata": "ann"}, ""),
         ({"x-memory-user": "a" * 600}, {}, "a" * 512),
     ],
 )
-def test_an_end_user_counts_only_with_the_scope(headers: dict[str, str], body: dict[str, str], end_user: str) -> None:
+def test_an_end_user_counts_only_with_the_scope(headers: dict[str, str], body: dict[str, Any], end_user: str) -> None:
     assert cube_of(principal("chat", "act_as_user"), headers, body, USERS) == home_cube("pr", end_user)
     assert cube_of(principal("chat", "admin"), headers, body, USERS) == home_cube("pr")
 
