@@ -11,6 +11,7 @@ import re
 
 from memory.extract.changes import about_another
 from memory.extract.dates import find_dates
+from memory.extract.reporting import PLACES
 from memory.extract.text import has_cjk
 from memory.types import Change, Kind, Memory, Trust
 from memory.words import fold, terms
@@ -155,12 +156,14 @@ def is_hit(change: Change, said: Memory, old: Memory, slot: str) -> bool:
         return False
     if slot and slot in change.slots:
         return True
+    if change.how in PLACES:
+        return False  # the task stays what it is (memory.tending)
     if change.how == "done":
-        return _is_done(said.text, old)
+        return True  # of what, memory.tasks says
     if not change.about:
         return False
     about, there = keys(change.about), all_keys(old.text)
-    if change.how == "cancelled" or (change.how == "replaced" and old.kind in (Kind.EVENT, Kind.TASK)):
+    if change.how == "cancelled" or (change.how == "replaced" and old.kind is Kind.EVENT):
         return _is_planned(old, said) and _names(about, there, change.about)
     if old.kind not in _STANDING:
         return False
@@ -201,7 +204,8 @@ def _names(about: set[str], there: set[str], words: str) -> bool:
     return bool(about & there)
 
 
-def _is_done(text: str, task: Memory) -> bool:
+def shares_words(text: str, task: Memory) -> bool:
+    """Whether a statement that somebody vouches for as an ending (a model) has most words of this open task."""
     if task.kind is not Kind.TASK or (task.attributes or {}).get("state", "open") != "open":
         return False
     plain = _TASK_ZH.sub("", task.text)

@@ -21,13 +21,17 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from memory import sql
-from memory.contradict import adds_to, denies, is_hit, keys, like_slot, may_replace, with_noun
+from memory.agenda import repeats, state_of
+from memory.contradict import adds_to, denies, is_hit, keys, like_slot, may_replace, shares_words, with_noun
 from memory.correct import corrected
 from memory.extract import changes
+from memory.extract.reporting import PLACES
 from memory.extract.text import normalise
 from memory.memories import archive, digest, link, save, select
 from memory.models import Embedder
 from memory.sql import Database
+from memory.tasks import is_done
+from memory.tending import said_again, tend
 from memory.timeline import Slotted, close, open_plans, place, told_in, touching, turn_before
 from memory.turns import mark_extracted, still_standing
 from memory.types import Candidate, Change, Kind, Memory, Source, Status, Turn, stable_id
@@ -242,6 +246,12 @@ def _same_statement(said: str, sentence: str) -> bool:
 async def _settle(connection: AsyncConnection, one: _Proposal, at: float) -> tuple[int, int, int, int]:
     """(added, skipped, superseded, updated)"""
     memory, slot = one.memory, one.slot
+    tended = await tend(connection, memory, one.changes, at)
+    if tended and (one.conditional or memory.kind is Kind.TASK):
+        return 0, 0, 0, len(tended)
+    if (known := await said_again(connection, memory, at)) is not None:
+        await _cite(connection, known, memory, at)
+        return 0, 1, 0, 0
     hits = [hit for change in one.changes for hit in await _hits(connection, change, memory)]
     hits = list({old.id: (old, was, how) for old, was, how in hits}.values())
     twin = await _twin(connection, memory, one.near)
@@ -256,7 +266,7 @@ async def _settle(connection: AsyncConnection, one: _Proposal, at: float) -> tup
             tags=old.tags,
             entities=old.entities,
             importance=old.importance,
-            attributes={"state": how} if old.kind is Kind.TASK else {"denies": not denies(old)},
+            attributes=_settling(old, how),
         )
     elif hits and not slot and memory.kind is Kind.EVENT and hits[0][0].kind is Kind.IDENTITY and twin is None:
         old, was, how = hits[0]  # "we got divorced" says what the user is from now on
@@ -341,7 +351,7 @@ async def _carry(connection: AsyncConnection, memory: Memory, slot: str, others:
 
 async def _hits(connection: AsyncConnection, change: Change, said: Memory) -> list[tuple[Memory, str, str]]:
     """(memory, slot, how) for what is changed by it."""
-    if change.how == "corrected":
+    if change.how == "corrected" or change.how in PLACES:
         return []
     if change.how in ("done", "cancelled"):
         known = await open_plans(connection, said.cube)
@@ -357,6 +367,7 @@ async def _hits(connection: AsyncConnection, change: Change, said: Memory) -> li
         if old.message_time <= said.message_time
         and said.sources[0].turn not in {source.turn for source in old.sources}
         and is_hit(change, said, old, slot)
+        and (change.how != "done" or _says_done(change, said, old))
     ]
     return found[:1] if change.how == "done" else found[:8]
 
@@ -426,8 +437,25 @@ def _after(memory: Memory) -> str:
 
 
 def _done(old: Memory, how: str) -> str:
-    """What becomes of a task."""
-    return how if old.kind is Kind.TASK and how in ("done", "cancelled") else ""
+    """What becomes of a task or goal."""
+    if old.kind is Kind.GOAL and how == "ended":
+        return "cancelled"
+    return how if old.kind in (Kind.TASK, Kind.GOAL) and how in ("done", "cancelled") else ""
+
+
+def _settling(old: Memory, how: str) -> dict[str, object]:
+    """The attributes of a statement that settles a task or goal, or denies what else was said."""
+    told: dict[str, object] = {} if old.kind is Kind.TASK else {"denies": not denies(old)}
+    return told | ({"state": state} if (state := _done(old, how)) else {})
+
+
+def _says_done(change: Change, said: Memory, old: Memory) -> bool:
+    """Whether an open task or goal is done; a model's word for it counts where the words are the task's. What comes again is
+    never over."""
+    if state_of(old) != "open" or repeats(old) or old.message_time > said.message_time:
+        return False
+    vouched = bool((said.attributes or {}).get("about"))
+    return is_done(said, old) or (vouched and shares_words(said.text, old))
 
 
 def _longest(text: str, most: int = 4, *, shortest: int = 3) -> list[str]:

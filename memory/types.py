@@ -119,7 +119,8 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a statement does to earlier ones: `how` is ended, begun, replaced, corrected, done or cancelled.
+    """What a statement does to earlier ones: `how` is ended, begun, replaced, corrected, done, cancelled, or (of a task that
+    stays the same task) moved, progress, failed, reopened.
 
     The earlier ones are found by what they are `about` (words of the statement) or by their `slots`.
     """
@@ -129,6 +130,8 @@ class Change:
     slots: tuple[str, ...] = ()
     old: str = ""  # of a correction: the wrong value, when it is named
     new: str = ""  # of a correction: the right value
+    due: float | None = None  # of a move: the new due date …
+    later_s: float = 0.0  # … or by how much later it is
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from memory.extract import reporting
 from memory.extract.change import Changes
 from memory.extract.changes_en import ENGLISH
 from memory.extract.changes_zh import CHINESE
@@ -39,29 +40,32 @@ def _of_sentence(sentence: str, turn: Turn) -> list[Candidate]:
     language, rules = (CHINESE, RULES_ZH) if chinese else (ENGLISH, RULES_EN)
     filler = rules.filler.match(sentence)
     text = sentence[filler.end() :].strip(_ENDS) if filler else sentence
-    if text.lower().startswith("longer"):  # "No longer in Leeds": that no is no filler
+    if text.lower().startswith(("longer", "need to", "need for")):  # "No longer in Leeds": that no is no filler
         text = sentence
     if not text or rules.guard.search(text):
         return []
+    changes = reporting.find(text, turn.said_at)
     if language.guard.search(text):
-        return []
-    changes = _rows(sentence, language)
+        return [_candidate(text, turn, changes)] if changes else []
+    changes += _rows(sentence, language)
     if not changes and language.done.search(text) and not language.undone.search(text):
         changes = [Change("done", about=text)]
     if not changes:
         return []
+    return [_candidate(text, turn, changes)]
+
+
+def _candidate(text: str, turn: Turn, changes: list[Change]) -> Candidate:
     spans = find_dates(text, turn.said_at, prefer="future")
-    return [
-        Candidate(
-            kind=Kind.FACT,  # of what it changes, when that is found
-            text=text,
-            turn=turn.id,
-            event_time=spans[0].start if spans else None,
-            event_end=spans[0].end if spans else None,
-            confidence=CONFIDENCE,
-            changes=tuple(changes),
-        )
-    ]
+    return Candidate(
+        kind=Kind.FACT,  # of what it changes, when that is found
+        text=text,
+        turn=turn.id,
+        event_time=spans[0].start if spans else None,
+        event_end=spans[0].end if spans else None,
+        confidence=CONFIDENCE,
+        changes=tuple(changes),
+    )
 
 
 def _rows(sentence: str, language: Changes) -> list[Change]:

@@ -61,10 +61,12 @@ _ROWS = (
     Row("cancelled", _p(r"\bcancel(?:l?ed|ling|ing|l)?\s+(?:{THE})?{O}")),
     Row("cancelled", _p(r"\b(?:{THE})?(?P<o>[^,.;:!?\n—]{2,60}?)\s*(?:'s|\b(?:is|was|were|are|got|has been|have been|had to be|been))\s+(?:(?:been|just|now|sadly)\s+)*(?:cancel+ed|called off|scrapped|off(?=\s*(?:$|[,.;!]|for|again|now)))")),
     Row("cancelled", _p(r"(?:{THE})?(?P<o>[^,.;:!?\n—]{2,60}?)\s*(?:isn't|is not|won't be|will not be|not)\s+(?:happening|taking place|going ahead|going to happen)\b")),
-    Row("cancelled", _p(r"\b(?:called off|scrapped|dropped|ditched|abandoned)\s+{THE}{O}")),
+    Row("cancelled", _p(r"\b(?:called off|scrapped|dropp(?:ed|ing)|ditch(?:ed|ing)|abandon(?:ed|ing))\s+{THE}{O}"), veto=_p(r"\bdropp(?:ed|ing)\b.{0,30}\boff\b")),
+    Row("cancelled", _p(r"\b(?:gave|given|giving)\s+up\s+(?:on\s+)?(?:the idea of\s+)?(?:{THE})?{O}")),
+    Row("cancelled", _p(r"\b(?:decided|chose)\s+(?:not\s+to|against)\s+(?:{THE})?{O}")),
     Row("cancelled", _p(r"(?:\bnot|n't)\s+(?:going|go|flying|fly|travel+ing|travel|coming|attending|attend|doing|visiting|visit|making|make|taking|take|having|have)\s+(?:(?:to|on|it to)\s+)?(?P<o>[^,.;:!?\n—]{2,60}?)\s+{ANYMORE}")),
     Row("cancelled", _p(r"\b(?:(?:don't|do not) need(?: to)?|no longer (?:need(?:ed)?|have)(?: to)?|no need (?:to|for))\s+(?:{THE})?{O}"), veto=_p(r"\bdon't need (?:you|any|a|an)\b")),
-    Row("cancelled", _p(r"\b(?:forget|never ?mind|scratch|skip)\s+(?:about\s+)?{THE}{O}"), veto=_p(r"\b(?:don't|do not|let me|never|won't) (?:ever )?forget\b|\bforget (?:the )?(?:name|word)\b")),
+    Row("cancelled", _p(r"\b(?:forget|never ?mind|scratch|scrap|skip)\s+(?:about\s+)?{THE}{O}"), veto=_p(r"\b(?:don't|do not|let me|never|won't) (?:ever )?forget\b|\bforget (?:the )?(?:name|word)\b")),
     Row("ended", _p(r"\b(?:no longer|stopped being|quit being|gave up|given up|gave up on|not)\s+(?:an?\s+|on\s+(?:an?\s+)?|being\s+(?:an?\s+)?)?(?:strict(?:ly)?\s+)?(?:vegan|vegetarian|keto|paleo|pescatarian|gluten[- ]free|low[- ]carb)\b(?=.{0,12}\b(?:any ?more|any longer))|\b(?:no longer|stopped being|quit being|gave up|given up)\s+(?:an?\s+|on\s+(?:an?\s+)?|being\s+(?:an?\s+)?)?(?:strict(?:ly)?\s+)?(?:vegan|vegetarian|keto|paleo|pescatarian|gluten[- ]free|low[- ]carb)\b"), slots=("diet",)),
     # habits, likes, what one is
     Row("ended", _p(r"\bno longer\s+(?:(?:in|at|with|an?|the|on|am|be|do)\s+)*{O}")),
@@ -79,8 +81,8 @@ ENGLISH = Changes(
     rows=_ROWS,
     # has not happened, or is not the speaker's
     guard=_p(
-        r"\b(?:if|unless|haven't|hasn't|not yet|yet to|going to (?:cancel|quit|move|sell|stop)|want to|wants to|plan to|planning to|thinking (?:of|about)|consider|should I|would|could|might|maybe|perhaps|wish|"
-        r"almost|nearly|dream|imagine|used to|about to|hope to|have to (?!cancel)|need to|must)\b"
+        r"\b(?:if|unless|haven't|hasn't|not yet|yet to|going to (?:cancel|quit|move|sell|stop)|want to|wants to|(?<!my )plan to|planning to|thinking (?:of|about)|consider|should I|would|could|might|maybe|perhaps|wish|"
+        r"almost|nearly|dream|imagine|used to|about to|hope to|have to (?!cancel)|(?<!no )(?<!not )(?<!n't )(?<!no longer )need to|must)\b"
     ),
     other=re.compile(
         r"^\W*(?:(?:and|but|so|well|also|yesterday|today|now|then|sadly|by the way|btw|oh|ok|actually)\W+)*(?:(?:my|our)\s+(?:\w+\s+){0,2}?(?P<who>wife|husband|partner|girlfriend|boyfriend|fianc[ée]e?|spouse|"

@@ -66,6 +66,10 @@ def _any(*words: str) -> str:
 
 _M = rf"(?P<month>{_any(*MONTHS)})\b\.?"
 _D = r"(?P<day>[0-3]?\d)(?:st|nd|rd|th)?"
+_D_ONLY = (  # a day of the month alone: nothing that it could count may follow
+    r"(?P<day>[0-3]?\d)(?:st|nd|rd|th)\b"
+    r"(?=\s*(?:$|[,.;:!?)]|(?:at|and|or|but|so|if|because|instead|please|in the|this|next|latest)\b))"
+)
 _Y = r"(?P<year>(?:19|20)\d\d)(?!\d)"
 _W = rf"(?P<weekday>{_any(*WEEKDAYS)})\b"
 _W_FULL = rf"(?P<weekday>{_any(*(name for name in WEEKDAYS if name.endswith('day')))})\b"
@@ -161,6 +165,10 @@ def _part(m: re.Match[str], moment: Moment) -> Bounds:
     return spans.part(moved(moment, m["unit"].lower(), SHIFTS.get(m["shift"].lower(), 0)), PARTS[m["part"].lower()])
 
 
+def _ending(m: re.Match[str], moment: Moment) -> Bounds:
+    return spans.part(moved(moment, m["unit"].lower(), 0), "late")
+
+
 def _years(m: re.Match[str], _moment: Moment) -> Bounds:
     return spans.year(_year(m))[0], spans.year(int(m["last"]))[1], "range"
 
@@ -181,11 +189,14 @@ TABLE: list[tuple[str, Callable[[re.Match[str], Moment], Bounds | None]]] = [
     (rf"{_LEAD} {_M}(?P<year>)(?! \d)", _month),
     (rf"(?:the )?(?P<part>{_any(*PARTS)})(?:-| of | ){_M}(?: {_Y})?", _month_part),
     (rf"(?:the )?(?P<part>{_any(*PARTS)}) of (?P<shift>the|this|last|next) (?P<unit>week|month|year)\b", _part),
+    (r"(?:the )?(?P<unit>week|month|year)'s end\b", _ending),
+    (r"(?:by|before|until|till) end of (?P<unit>week|month|year)\b", _ending),
+    (rf"(?:by|before|until|till|due|due on|no later than) the {_D_ONLY}", lambda m, t: t.nearest_monthday(int(m["day"]))),
     (rf"{_SHIFT} {_W}", _weekday),
     (rf"(?P<shift>){_W_FULL}", _weekday),
     (rf"(?:on|by|until|before) (?P<shift>){_W}", _weekday),
     (rf"{_SHIFT} {_UNIT}", lambda m, t: moved(t, m["unit"].lower(), SHIFTS[m["shift"].lower()])),
-    (r"(?:on|at|over|during) the weekend\b", lambda _, t: t.nearest_weekend()),
+    (r"(?:on|at|over|during|by|before) the weekend\b", lambda _, t: t.nearest_weekend()),
     (rf"(?:{_SHIFT} |(?:in |during )?(?:the )?){_SEASON}(?: of)? {_Y}", _season),
     (rf"{_SHIFT} {_SEASON}(?P<year>)", _season),
     (rf"(?:in|during|over|by|before|after|since|until) (?:the )?{_SEASON}(?P<year>)(?P<shift>)", _season),

@@ -120,6 +120,10 @@ _PART = rf"(?P<part>{_any(PARTS)})"
 TABLE: list[tuple[str, Callable[[re.Match[str], Moment], Bounds | None]]] = [
     (_any(DAYS), lambda m, t: t.day(DAYS[m[0]])),
     (rf"{_SOME_YEAR}?的?{_MONTH}(?P<day>{_NUM})(?:日|号|號)", _month_day),
+    (
+        rf"(?<![月\d一二三四五六七八九十])(?P<day>{_NUM})(?:号|號)(?=之?以?前|截止|到期)",
+        lambda m, t: t.nearest_monthday(number(m["day"])),
+    ),
     (rf"{_SOME_YEAR}?的?{_MONTH}{_PART}?(?!饼|亮|球|经)", _month),
     (rf"(?P<shift>{_any(SHIFTS)})?个?{_WEEK}(?P<weekday>[一二三四五六日天1-6])(?!个|次|天|点)", _weekday),
     (rf"(?P<shift>{_any(SHIFTS)})个?周末", lambda m, t: t.weekend(SHIFTS[m["shift"]])),

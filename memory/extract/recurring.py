@@ -93,6 +93,11 @@ def recurrence(text: str) -> Every | None:
     return Every(unit, count, int(on["day"]) if on and 1 <= int(on["day"]) <= 31 else None) if count else None
 
 
+def without(text: str) -> str:
+    """The text without the words that name its rhythm."""
+    return _EVERY_ZH.sub(" ", text) if has_cjk(text) else _ON_EN.sub(" ", _EVERY_EN.sub(" ", text))
+
+
 def _chinese(match: re.Match[str]) -> Every | None:
     count = dates_zh.number(match["count"]) if match["count"] else 1
     if not count:

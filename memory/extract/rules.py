@@ -12,6 +12,7 @@ from typing import Any
 
 from memory.extract.dates import DateSpan, find_dates
 from memory.extract.frames import spoken
+from memory.extract.reporting import due
 from memory.extract.rule import Language, Rule
 from memory.extract.rules_en import ENGLISH
 from memory.extract.rules_zh import CHINESE
@@ -134,7 +135,7 @@ def _candidate(
     groups = match.groupdict()
     span = dates[0] if dates and rule.kind is Kind.EVENT else None
     if rule.kind is Kind.TASK:
-        attributes = {"state": rule.state, "due": dates[0].end if dates and rule.state == "open" else None}
+        attributes = {"state": rule.state, "due": due(dates[0]) if dates and rule.state == "open" else None}
     return Candidate(
         kind=rule.kind,
         text=text,

@@ -93,7 +93,7 @@ def _identity(pattern: str, slot: str = "", veto: re.Pattern[str] | None = None)
 _TECH = _p(
     r"\b(?:errors?|exceptions?|bugs?|code|scripts?|functions?|quer(?:y|ies)|server|database|npm|pip|docker|json|csv|dataframe|array|strings?|python|"
     r"javascript|typescript|java|sql|html|css|regex|api|git|repo|commit|method|class|variable|loop|prompt|chatgpt|response|website|app|"
-    r"spreadsheet|excel|column|file|files|module|package|compiler|stack ?trace|localhost|dataset|list of|trouble|problems?|issues?|questions?|doubts?)\b"
+    r"spreadsheet|excel|column|file(?! (?:the|a|an|my|our)\b)|files|module|package|compiler|stack ?trace|localhost|dataset|list of|trouble|problems?|issues?|questions?|doubts?)\b"
 )
 _VAGUE = _p(r"\b(?:used to|anymore|no longer|a lot of fun|this (?:one|answer|response|version)|your)\b")
 _NOT_LIKED = _p(

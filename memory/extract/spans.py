@@ -95,6 +95,13 @@ class Moment:
         spans = [span for span in found if span]
         return self.pick(spans) if spans else None
 
+    def nearest_monthday(self, number: int) -> Bounds | None:
+        """A day of the month without its month ("by the 15th")."""
+        begins = [self.month(shift)[0] for shift in (-1, 0, 1, 2)]
+        found = [date(begin.year, begin.month, number) for begin in begins]
+        spans = [span for span in found if span]
+        return self.pick(spans) if spans else None
+
     def nearest_season(self, first_month: int, offset: int) -> Bounds:
         """A season: the latest that is over (-1), the one of this year (0), the first that is to come (1)."""
         spans = [season(self.now.year + shift, first_month) for shift in (-2, -1, 0, 1, 2)]
