@@ -55,6 +55,7 @@ class MemorySettings(_Section, frozen=True):
     record_deadline_ms: int = 3000
     recall_tokens: int = 1000
     stable_tokens: int = 400
+    remind: bool = True
     embedder: str = "all-MiniLM-L6-v2"
     embedder_threads: int = 1
     reranker: str = ""

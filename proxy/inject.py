@@ -67,9 +67,16 @@ def stable_block(memories: Sequence[Memory], mark: str, budget: int) -> Block:
     return _block(fence.STABLE, mark, heading, [(m.id, _standing_line(m)) for m in chosen])
 
 
-def recall_block(hits: Sequence[Hit], changed: Sequence[Memory], mark: str, budget: int) -> Block:
+def recall_block(
+    hits: Sequence[Hit], changed: Sequence[Memory], mark: str, budget: int, agenda: Sequence[tuple[str, str]] = ()
+) -> Block:
     """The hits as single turns and facts within `budget` tokens, the best one last, next to the question; `changed` are
-    standing memories that are newer than the session's stable block. Of two that fit alike the shorter one goes in."""
+    standing memories that are newer than the session's stable block. Of two that fit alike the shorter one goes in. `agenda`
+    are lines (proxy.agenda_lines) that stand behind all others, as they are."""
+    told = {memory for memory, _ in agenda}
+    budget -= sum(tokens(line) for _, line in agenda)
+    hits = [hit for hit in hits if hit.memory.id not in told]
+    changed = [memory for memory in changed if memory.id not in told]
     entries = [(memory, _standing_line(memory), math.inf) for memory in changed if _is_open(memory)]
     entries += [(hit.memory, line := _hit_line(hit), hit.score - PER_TOKEN * tokens(line)) for hit in hits]
     chosen: dict[int, str] = {}  # place → the line's plain words
@@ -94,7 +101,7 @@ def recall_block(hits: Sequence[Hit], changed: Sequence[Memory], mark: str, budg
         chosen[place] = plain
         used += cost
     lines = [(entries[place][0].id, entries[place][1]) for place in sorted(chosen, reverse=True)]
-    return _block(fence.RECALL, mark, _RECALL_HEADING, lines)
+    return _block(fence.RECALL, mark, _RECALL_HEADING, [*lines, *agenda])
 
 
 def edits(messages: Sequence[Any], stable: str, recalls: Mapping[int, str]) -> list[Edit]:
@@ -115,7 +122,7 @@ def _block(kind: str, mark: str, heading: str, lines: Sequence[tuple[str, str]])
     if not lines:
         return EMPTY
     text = fence.wrap(kind, mark, heading, [f"- {line}" for _, line in lines])
-    return Block(text, tuple(dict.fromkeys(memory for memory, _ in lines)), tokens(text))
+    return Block(text, tuple(dict.fromkeys(memory for memory, _ in lines if memory)), tokens(text))
 
 
 def _is_open(memory: Memory) -> bool:

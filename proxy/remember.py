@@ -14,6 +14,8 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from memory.agenda import Agenda
+from memory.agenda_questions import asked
 from memory.cube import Cube, Cubes
 from memory.grants import ARCHIVED, ERASED, CubeRefused, Grants, Level
 from memory.memories import Memories, digest
@@ -78,6 +80,7 @@ class Remember(Hook):
         turns: TurnLog,
         memories: Memories,
         retriever: Retriever,
+        agenda: Agenda,
         blocks: Blocks,
         foresight: Foresight,
         triggers: Triggers,
@@ -93,6 +96,7 @@ class Remember(Hook):
         self._turns = turns
         self._memories = memories
         self._retriever = retriever
+        self._agenda = agenda
         self._blocks = blocks
         self._foresight = foresight
         self._triggers = triggers

@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from memory import sql
+from memory.agenda import Agenda
 from memory.cube import Cubes
 from memory.grants import Grants
 from memory.memories import Memories
@@ -144,6 +145,7 @@ async def house(
         turns=TurnLog(database),
         memories=Memories(database, clock),
         retriever=retriever,
+        agenda=Agenda(database),
         blocks=Blocks(database, background),
         triggers=Triggers(nobody, []),
         foresight=foresight,
