@@ -23,8 +23,7 @@ KINDS = (Kind.TASK, Kind.GOAL)
 STATES = ("open", "done", "cancelled")
 DAY_S = 86_400.0
 SOON_S = 7 * DAY_S
-PRESSING_S = DAY_S  # so near a task is worth a reminder …
-FORGOTTEN_S = 14 * DAY_S  # … and so long after it was due no more
+FORGOTTEN_S = 14 * DAY_S  # a task that has been overdue for longer is worth no reminder
 _LATEST = 253_402_300_799.0  # the last second of the year 9999
 _HALF_AHEAD = 3.0  # days to the due date after which urgency has halved
 _HALF_PAST = 30.0  # the same for days since then, and for the age of what is never due
@@ -34,7 +33,7 @@ _UNDATED = 0.3  # urgency of what has no due date, on the day it is said
 @dataclass(frozen=True, slots=True)
 class Item:
     """A task or goal as it stands at a moment: `state` is one of STATES; `days` to the due date are negative when it is past;
-    `when` is overdue, today, soon (within SOON_S), later, or empty without a due date."""
+    `when` is overdue, today (UTC), soon (within SOON_S), later, or empty without a due date."""
 
     memory: Memory
     state: str
@@ -96,13 +95,19 @@ def urgency(memory: Memory, now: float) -> float:
     return float(nearness * (0.5 + 0.5 * min(1.0, max(0.0, memory.importance))))
 
 
+def end_of_day(now: float) -> float:
+    """The end of the present day (UTC)."""
+    return (now // DAY_S + 1) * DAY_S
+
+
 def item(memory: Memory, now: float) -> Item:
     """A task or goal as it stands now."""
     state, due = state_of(memory), due_of(memory, now)
     ahead = None if due is None else due - now
     when = ""
     if ahead is not None and state == "open":
-        when = "overdue" if ahead <= 0 else "today" if ahead <= DAY_S else "soon" if ahead <= SOON_S else "later"
+        tonight = end_of_day(now) - now
+        when = "overdue" if ahead <= 0 else "today" if ahead <= tonight else "soon" if ahead <= SOON_S else "later"
     return Item(
         memory=memory,
         state=state,
@@ -139,13 +144,14 @@ def place(one: Item) -> tuple[float, float, str]:
 
 
 def pressing(memories: Iterable[Memory], now: float) -> list[Item]:
-    """Tasks that are due within a day, or have been overdue for no more than FORGOTTEN_S: the most urgent first. What comes
-    every day presses nobody."""
+    """Tasks that are due today or tomorrow, or have been overdue for no more than FORGOTTEN_S: the most urgent first. What
+    comes every day presses nobody."""
+    tomorrow = end_of_day(now) + DAY_S
     found = [
         one
         for one in open_items((m for m in memories if m.kind is Kind.TASK), now)
         if one.due is not None
-        and -FORGOTTEN_S <= one.due - now <= PRESSING_S
+        and now - FORGOTTEN_S <= one.due <= tomorrow
         and not (one.repeats and one.repeats.unit == "day")
     ]
     return sorted(found, key=lambda one: (-one.urgency, one.memory.id))

@@ -43,7 +43,7 @@ def answer(asked: Asked, items: Sequence[Item], now: float, budget: int) -> list
 
 
 def reminder(standing: Sequence[Memory], now: float, budget: int = REMINDER_TOKENS) -> list[Line]:
-    """What is overdue or due within a day, the most urgent first; empty when nothing presses."""
+    """What is overdue, or due today or tomorrow, the most urgent first; empty when nothing presses."""
     heading = f"still to be done (reminder, today is {day(now)}):"
     lines, used = [("", heading)], tokens(heading)
     for one in pressing(standing, now):
@@ -65,7 +65,7 @@ def _is_wanted(asked: Asked, one: Item) -> bool:
 def _line(one: Item) -> str:
     memory = one.memory
     when = f"due {day(one.due - 1)}" if one.due is not None else "no due date"
-    state = {"overdue": " (overdue)", "today": " (within a day)"}.get(one.when, "")
+    state = {"overdue": " (overdue)", "today": " (today)"}.get(one.when, "")
     again = f", {one.repeats.words()}" if one.repeats else ""
     moved = " (the date in the words is an earlier one)" if any(told.how == "moved" for told in one.feedback) else ""
     line = f"{memory.kind.value}, {when}{state}{again}: {squeeze(memory.text)[:_TEXT]}{moved}"

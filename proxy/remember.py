@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from memory.agenda import Agenda
-from memory.agenda_questions import asked
+from memory.agenda_questions import Asked, asked
 from memory.cube import Cube, Cubes
 from memory.grants import ARCHIVED, ERASED, CubeRefused, Grants, Level
 from memory.memories import Memories, digest
@@ -25,7 +25,7 @@ from memory.sql import DatabaseError
 from memory.turns import SAME_TURN_S, Place, TurnLog
 from memory.types import Hit, Kind, Memory, Turn, stable_id
 from memory.words import tokens
-from proxy import fence, inject, sessions
+from proxy import agenda_lines, fence, inject, sessions
 from proxy.auth import access, cube_of, named_cube
 from proxy.blocks import Begun, Blocks, Link, Recalled, Spawn
 from proxy.config import MemorySettings, Sessions
@@ -280,7 +280,8 @@ class Remember(Hook):
         if conversation.later_round and now:  # the same block in every round of a turn, also when there was none
             shown = now.memories
         elif conversation.asks >= 0:
-            block, degraded = await self._recall(exchange, scene, cube, begun, mark)
+            first = new or (not conversation.places and bool(now) and _is_recent(now, self._clock()))
+            block, degraded = await self._recall(exchange, scene, cube, begun, mark, first=first)
             recalls[conversation.asks] = block.text
             shown = block.memories
             if block.text or begun.stable or exchange.body.get("tools") or now:
@@ -313,8 +314,9 @@ class Remember(Hook):
         return begun, True
 
     async def _recall(
-        self, exchange: Exchange, scene: Scene, cube: Cube | None, begun: Begun, mark: str
+        self, exchange: Exchange, scene: Scene, cube: Cube | None, begun: Begun, mark: str, *, first: bool
     ) -> tuple[inject.Block, str | None]:
+        """The block for the question, and why something is missing in it; `first`: it is the first one of its session."""
         if cube is None:
             return inject.EMPTY, None
         text = scene.conversation.text[-_LONGEST_QUESTION:]
@@ -327,9 +329,26 @@ class Remember(Hook):
             if hit.memory.id not in begun.memories and not _is_itself(hit.memory, scene, exchange.received_at)
         ]
         changed = await self._changed(scene, cube, begun)
-        block = inject.recall_block(hits, changed, mark, self._settings.recall_tokens)
+        budget = self._settings.recall_tokens
+        wanted = asked(text, exchange.received_at)
+        agenda = await self._due(scene, wanted, exchange.received_at, first=first)
+        if wanted is not None:  # the list is complete: what else is known of tasks is over, or was put otherwise
+            hits = [hit for hit in hits if hit.memory.kind not in wanted.kinds and not hit.replaced]
+            changed = [memory for memory in changed if memory.kind not in wanted.kinds]
+        block = inject.recall_block(hits, changed, mark, budget, agenda)
         exchange.notes["stood"] = _stood(result.hits, begun.memories, block.memories)
         return block, result.degraded
+
+    async def _due(self, scene: Scene, wanted: Asked | None, now: float, *, first: bool) -> list[agenda_lines.Line]:
+        """The open tasks that a question asks for; of a session's first question else, what presses."""
+        budget = self._settings.recall_tokens
+        if wanted is not None:
+            found = await self._agenda.open(scene.cube, now, kinds=wanted.kinds)
+            return agenda_lines.answer(wanted, found, now, budget)
+        if not first or not self._settings.remind:
+            return []
+        standing = await self._memories.standing(scene.cube, (Kind.TASK,))
+        return agenda_lines.reminder(standing, now, min(budget, agenda_lines.REMINDER_TOKENS))
 
     async def _changed(self, scene: Scene, cube: Cube, begun: Begun) -> list[Memory]:
         """Standing memories that other sessions have learned since this one began."""
@@ -481,6 +500,11 @@ def _is_itself(memory: Memory, scene: Scene, now: float) -> bool:
 def _said(conversation: Conversation, answer: str) -> str:
     """An answer's words, with what the client had begun them with."""
     return _storable(sessions.spoken({"role": "assistant", "content": conversation.prefill + answer}))
+
+
+def _is_recent(block: Recalled | None, now: float) -> bool:
+    """Whether a block was made so lately that the same question means the same turn once more."""
+    return block is not None and now - block.at < SAME_TURN_S
 
 
 def _storable(text: str) -> str:

@@ -35,7 +35,7 @@ def test_what_is_overdue_comes_first_then_what_is_near_then_what_matters() -> No
         task("whenever"),
         task("in a month", days=30, importance=0.9),
         task("on Sunday", days=4),
-        task("tonight", days=0.2),
+        task("tonight", days=0.05),
         task("yesterday", days=-1),
         task("last week", days=-7),
     ]
@@ -77,7 +77,7 @@ def test_a_due_date_that_is_none_counts_as_none(due: Any) -> None:
     assert (found.due, found.when, found.overdue) == (None, "", False)
 
 
-def test_what_presses_is_due_within_a_day_or_has_not_been_overdue_for_long() -> None:
+def test_what_presses_is_due_by_tomorrow_or_has_not_been_overdue_for_long() -> None:
     known = [
         task("late", days=-3),
         task("now", days=0.5),
