@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+LONGEST = 10  # times its debounce a job is put off at most
 Arguments = Mapping[str, str]  # ids only: arguments are stored, and what people said must not be
 
 
@@ -35,6 +36,16 @@ class Job:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many jobs of a task are waiting, running or failed, and when the oldest of them was put in."""
+
+    task: str
+    state: str
+    number: int
+    oldest_at: float
+
+
 class QueueError(Exception):
     """The queue cannot be reached or refused."""
 
@@ -43,14 +54,34 @@ class JobQueue(Protocol):
     """The monitoring queue, seen from where jobs are put in and looked at."""
 
     async def put(
-        self, task: str, cube: str, arguments: Arguments | None = None, *, priority: int = 5, delay_s: float = 0.0
+        self,
+        task: str,
+        cube: str,
+        arguments: Arguments | None = None,
+        *,
+        priority: int = 5,
+        delay_s: float = 0.0,
+        debounce_s: float = 0.0,
     ) -> str:
         """Add a job; one that waits for the same task, cube and arguments already is enough, and its id is returned.
-        A smaller priority runs first. Raises QueueError."""
+        A smaller priority runs first. With `debounce_s` the job waits so long, and one that waits already so long from now,
+        but not longer than LONGEST times that in all. Raises QueueError."""
         ...
 
-    async def jobs(self, cube: str | None = None, *, states: tuple[str, ...] = (), limit: int = 50) -> list[Job]:
-        """Newest first. Raises QueueError."""
+    async def jobs(
+        self,
+        cube: str | None = None,
+        *,
+        states: tuple[str, ...] = (),
+        task: str | None = None,
+        limit: int = 50,
+        after: str = "",
+    ) -> list[Job]:
+        """Newest first; `after` is the last job of the page before. Raises QueueError."""
+        ...
+
+    async def counts(self) -> list[Count]:
+        """What waits, runs and lies in the dead letters, by task. Raises QueueError."""
         ...
 
     async def get(self, job: str) -> Job | None:
@@ -65,6 +96,7 @@ class JobQueue(Protocol):
         """Put a failed or cancelled job in again; the new id. Raises QueueError."""
         ...
 
-    async def purge(self, older_than_s: float, now: float) -> int:
-        """Delete finished jobs; failed ones stay until somebody looks at them. Returns how many. Raises QueueError."""
+    async def purge(self, older_than_s: float, now: float, dead_s: float | None = None) -> int:
+        """Delete jobs that ended so long ago; failed ones when they are older than `dead_s`, or never. Returns how many.
+        Raises QueueError."""
         ...

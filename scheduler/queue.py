@@ -1,7 +1,8 @@
 """The monitoring queue on DBOS: SQLite by default, PostgreSQL by URL. The only door to DBOS.
 
-Job ids are `<cube>:<task>:<random>`, so a cube's jobs are found by prefix. Arguments, results and errors are JSON without
-anything that people said. Jobs run in the executor process (see scheduler.executor); here they are put in and looked at.
+Job ids are `<cube>:<task>:<priority>.<random>`, so a cube's jobs are found by prefix. Arguments, results and errors are JSON
+without anything that people said. Jobs run in the executor process (see scheduler.executor); here they are put in and looked
+at.
 """
 
 from __future__ import annotations
@@ -10,18 +11,22 @@ import asyncio
 import hashlib
 import itertools
 import json
+import time
 import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 from dbos import DBOSClient
 from dbos._serialization import Serializer
 
-from scheduler.jobs import Arguments, Job, QueueError
+from scheduler.jobs import LONGEST, Arguments, Count, Job, QueueError
 
 QUEUE = "memrelay"
 APPLICATION = "memrelay"
 VERSION = "1"  # fixed: jobs of an older release are run by the newer one
+_SAME_MOMENT = 50  # jobs that may have been put in within one millisecond
+_AT_ONCE = 500  # jobs deleted in one transaction
 _STATES = {
     "ENQUEUED": "waiting",
     "DELAYED": "waiting",
@@ -110,7 +115,14 @@ class DbosQueue:
             raise QueueError(type(error).__name__) from error
 
     async def put(
-        self, task: str, cube: str, arguments: Arguments | None = None, *, priority: int = 5, delay_s: float = 0.0
+        self,
+        task: str,
+        cube: str,
+        arguments: Arguments | None = None,
+        *,
+        priority: int = 5,
+        delay_s: float = 0.0,
+        debounce_s: float = 0.0,
     ) -> str:
         """See JobQueue.put."""
         given = dict(arguments or {})
@@ -118,13 +130,13 @@ class DbosQueue:
         options: dict[str, Any] = {
             "workflow_name": task,
             "queue_name": QUEUE,
-            "workflow_id": f"{cube}:{task}:{uuid.uuid4().hex[:12]}",
+            "workflow_id": f"{cube}:{task}:{priority}.{uuid.uuid4().hex[:12]}",
             "duplication_policy": "return-existing",
             "priority": priority,
             "app_version": VERSION,
         }
-        if delay_s > 0:
-            options["delay_seconds"] = delay_s
+        if max(delay_s, debounce_s) > 0:
+            options["delay_seconds"] = max(delay_s, debounce_s)
         for number in itertools.count():
             handle = await self._call("enqueue", options | {"deduplication_id": f"{same}.{number}"}, cube, given)
             job = str(handle.get_workflow_id())
@@ -133,21 +145,57 @@ class DbosQueue:
             # DBOS calls a running job the same, too; but it may have looked already at what has changed just now
             twin = await self.get(job)
             if twin is not None and twin.state == "waiting":
+                if debounce_s > 0 and time.time() - twin.created_at < debounce_s * (LONGEST - 1):
+                    await self._call("set_workflow_delay", job, delay_seconds=debounce_s)
                 break
         return job
 
-    async def jobs(self, cube: str | None = None, *, states: tuple[str, ...] = (), limit: int = 50) -> list[Job]:
+    async def jobs(
+        self,
+        cube: str | None = None,
+        *,
+        states: tuple[str, ...] = (),
+        task: str | None = None,
+        limit: int = 50,
+        after: str = "",
+    ) -> list[Job]:
         """See JobQueue.jobs."""
         wanted = [theirs for theirs, ours in _STATES.items() if not states or ours in states]
-        rows = await self._call(
-            "list_workflows",
-            workflow_id_prefix=f"{cube}:" if cube else None,
-            status=wanted,
-            queue_name=QUEUE,
-            limit=limit,
-            sort_desc=True,
-        )
-        return [_job(row) for row in rows]
+        given: dict[str, Any] = {"status": wanted, "queue_name": QUEUE, "name": task, "sort_desc": True}
+        given["workflow_id_prefix"] = f"{cube}:" if cube else None
+        last = await self.get(after) if after else None
+        if last is None:
+            return [_job(row) for row in await self._call("list_workflows", **given, limit=limit)]
+        given["end_time"] = datetime.fromtimestamp(last.created_at + 0.001, UTC).isoformat()
+        rows = await self._call("list_workflows", **given, limit=limit + _SAME_MOMENT)
+        ids = [row.workflow_id for row in rows]
+        return [_job(row) for row in rows[ids.index(after) + 1 if after in ids else 0 :][:limit]]
+
+    async def counts(self) -> list[Count]:
+        """See JobQueue.counts."""
+        alive = ("waiting", "running", "failed")
+
+        def ask() -> list[Any]:
+            system = self._connected()._sys_db
+            table = system.tables.workflow_status
+            names = [theirs for theirs, ours in _STATES.items() if ours in alive]
+            columns = (table.c.name, table.c.status, sa.func.count(), sa.func.min(table.c.created_at))
+            query = sa.select(*columns).where(table.c.queue_name == QUEUE, table.c.status.in_(names))
+            with system.engine.connect() as connection:
+                return list(connection.execute(query.group_by(table.c.name, table.c.status)).all())
+
+        try:
+            rows = await asyncio.to_thread(ask)
+        except Exception as error:  # as in _call
+            raise QueueError(type(error).__name__) from error
+        found: dict[tuple[str, str], Count] = {}
+        for task, status, number, oldest in rows:
+            state, at = _STATES[status], (oldest or 0) / 1000
+            known = found.get((task, state))
+            found[task, state] = Count(
+                task, state, number + (known.number if known else 0), min(at, known.oldest_at) if known else at
+            )
+        return sorted(found.values(), key=lambda count: (count.task, count.state))
 
     async def get(self, job: str) -> Job | None:
         """See JobQueue.get."""
@@ -171,20 +219,28 @@ class DbosQueue:
         await self._call("delete_workflow", job)
         return again
 
-    async def purge(self, older_than_s: float, now: float) -> int:
-        """Delete finished jobs; failed ones stay until somebody looks at them."""
-        rows = await self._call(
-            "list_workflows",
-            status=["SUCCESS", "CANCELLED"],
-            queue_name=QUEUE,
-            limit=1000,
-            load_input=False,
-            load_output=False,
-        )
-        old = [row.workflow_id for row in rows if (row.updated_at or 0) / 1000 < now - older_than_s]
-        if old:
-            await self._call("delete_workflows", old)
-        return len(old)
+    async def purge(self, older_than_s: float, now: float, dead_s: float | None = None) -> int:
+        """See JobQueue.purge."""
+        gone = await self._purge(("done", "cancelled"), now - older_than_s)
+        return gone + (await self._purge(("failed",), now - dead_s) if dead_s is not None else 0)
+
+    async def _purge(self, states: tuple[str, ...], before: float) -> int:
+        gone = 0
+        while True:
+            rows = await self._call(
+                "list_workflows",
+                status=[theirs for theirs, ours in _STATES.items() if ours in states],
+                queue_name=QUEUE,
+                completed_before=datetime.fromtimestamp(before, UTC).isoformat(),
+                limit=_AT_ONCE,
+                load_input=False,
+                load_output=False,
+            )
+            if rows:
+                await self._call("delete_workflows", [row.workflow_id for row in rows])
+            gone += len(rows)
+            if len(rows) < _AT_ONCE:
+                return gone
 
     async def close(self) -> None:
         """Free connections."""
@@ -192,6 +248,12 @@ class DbosQueue:
         if client is not None:
             await asyncio.to_thread(client.destroy)
         await asyncio.to_thread(self._engine.dispose)
+
+
+def priority_of(job: str) -> int:
+    """The priority that a job's id tells; an older release's tells none."""
+    number = job.rpartition(":")[2].partition(".")[0]
+    return int(number) if number.isdecimal() else 5
 
 
 def _job(row: Any) -> Job:

@@ -70,8 +70,15 @@ class Office:
     def __init__(self, url: str, *, concurrency: int = 6) -> None:
         self.url, self.diary = url, Diary()
         self._ready, self._stop = threading.Event(), asyncio.Event()
+        self.seen: list[tuple[str, str, float, Mapping[str, Any]]] = []
         self._executor = Executor(
-            url, self.diary.tasks(), concurrency=concurrency, poll_s=0.02, beat=self.diary.beat, beat_s=0.2
+            url,
+            self.diary.tasks(),
+            concurrency=concurrency,
+            poll_s=0.02,
+            beat=self.diary.beat,
+            beat_s=0.2,
+            seen=lambda *told: self.seen.append(told),
         )
         self._thread = threading.Thread(target=asyncio.run, args=[self._run()])
 
@@ -289,3 +296,82 @@ async def test_finished_jobs_are_purged_and_failed_ones_stay(queue: DbosQueue, d
 
 async def test_the_clock_goes_on_after_a_fault(diary: Diary) -> None:
     await until(lambda: asyncio.sleep(0, diary.beats >= 3))
+
+
+# --- debounce, counts, pages, dead letters ---------------------------------------------------------------------------------
+
+
+async def test_each_further_put_moves_a_debounced_job_back(queue: DbosQueue, diary: Diary, cube: str) -> None:
+    job = await queue.put("note", cube, debounce_s=0.6)
+    for _ in range(4):
+        await asyncio.sleep(0.3)
+        assert await queue.put("note", cube, debounce_s=0.6) == job
+        assert diary.began == []
+    assert (await ended(queue, job)).state == "done"
+    assert diary.began == [cube]
+
+
+async def test_a_debounced_job_is_not_put_off_for_ever(queue: DbosQueue, diary: Diary, cube: str) -> None:
+    async def again() -> bool:
+        await queue.put("note", cube, debounce_s=0.15)
+        return bool(diary.began)
+
+    began = time.monotonic()
+    await until(again, 20)
+    assert time.monotonic() - began >= 0.15
+
+
+async def test_what_waits_and_what_failed_is_counted(queue: DbosQueue, diary: Diary, cube: str) -> None:
+    diary.broken = 2
+    await ended(queue, await queue.put("breaks", cube))
+    await queue.put("note", cube, delay_s=LATER)
+    await queue.put("note", f"{cube}x", delay_s=LATER)
+    counted = {(one.task, one.state): one for one in await queue.counts()}
+    assert counted["note", "waiting"].number >= 2
+    assert counted["breaks", "failed"].number >= 1
+    assert counted["note", "waiting"].oldest_at <= time.time()
+
+
+async def test_jobs_are_paged_without_a_gap(queue: DbosQueue, cube: str) -> None:
+    put_in = {await queue.put("note", cube, {"n": str(n)}, delay_s=LATER) for n in range(7)}
+    seen: list[str] = []
+    while page := await queue.jobs(cube, task="note", limit=3, after=seen[-1] if seen else ""):
+        seen += [job.id for job in page]
+    assert len(seen) == 7
+    assert set(seen) == put_in
+    assert await queue.jobs(cube, task="slow") == []
+
+
+async def test_dead_letters_are_purged_when_they_are_old_enough(queue: DbosQueue, diary: Diary, cube: str) -> None:
+    diary.broken = 2
+    failed = await ended(queue, await queue.put("breaks", cube))
+    assert await queue.purge(60, time.time() + 3600, dead_s=7200) >= 0
+    assert await queue.get(failed.id) is not None
+    assert await queue.purge(60, time.time() + 3600, dead_s=60) >= 1
+    assert await queue.get(failed.id) is None
+
+
+async def test_one_cube_cannot_take_every_place(queue: DbosQueue, diary: Diary, cube: str) -> None:
+    busy = [await queue.put("slow", "busy", {"n": str(n)}) for n in range(15)]  # of six places
+    await started(diary, 1)
+    assert (await ended(queue, await queue.put("note", cube))).state == "done"
+    diary.gate.set()
+    assert {(await ended(queue, job)).state for job in busy} == {"done"}
+    assert diary.most["busy"] == 1
+
+
+async def test_every_run_is_told(office: Office, queue: DbosQueue, diary: Diary, cube: str) -> None:
+    office.seen.clear()
+    diary.broken = 3
+    await ended(queue, await queue.put("note", cube))
+    await ended(queue, await queue.put("breaks", cube))
+    await ended(queue, await queue.put("breaks", cube, {"n": "2"}))
+    assert [(task, outcome) for task, outcome, *_ in office.seen] == [
+        ("note", "done"),
+        ("breaks", "retry"),
+        ("breaks", "failed"),
+        ("breaks", "retry"),
+        ("breaks", "done"),
+    ]
+    assert office.seen[0][3] == {"seen": ""}
+    assert all(seconds >= 0 for *_, seconds, _ in office.seen)
