@@ -94,6 +94,11 @@ class Objects:
             self._held.pop(name, None)
 
 
+def told(*texts: str) -> set[str]:
+    """What in a path or a query may be an id."""
+    return {name for text in texts for name in _ID.findall(text)}
+
+
 def named(body: bytes, kinds: Sequence[bytes] = KINDS) -> set[str]:
     """The ids of kept objects that a body names; `kinds` are those that it can name."""
     if not any(b'"' + kind in body for kind in kinds):

@@ -115,7 +115,7 @@ class PassThrough:
         """Answer one request."""
         request = Request(scope, receive)
         request_id = f"req_{uuid.uuid4().hex}"
-        family = request.url.path.split("/")[2]
+        family = scope["path"].split("/")[2]
         status = 500
         try:
             status = await self._pass(request, family, request_id, send)
@@ -128,16 +128,18 @@ class PassThrough:
             self._metrics.requests.labels(family if family in _KNOWN else "other", str(status)).inc()
 
     async def _pass(self, request: Request, family: str, request_id: str, send: Send) -> int:
+        path: str = request.scope["path"]
         if request.headers.get("upgrade", "").lower() == "websocket":
             raise UpgradeRequired("WebSockets are not served here; ask over HTTP")
-        if family in _OURS:
+        # a path that climbs would leave the upstream's /v1 with our credentials
+        if family in _OURS or {".", ".."} & set(re.split(r"[/\\]", path)):
             raise NotFound("there is no such route")
         if request.method not in _METHODS:
             raise MethodNotAllowed("this method is not passed on", headers={"allow": ", ".join(_METHODS)})
         principal = await self._auth.principal(request.headers)
         principal.require("chat")
         held, body = await self._read(request, principal)
-        named = {*request.url.path.split("/"), *request.query_params.values(), *objects.named(held)}
+        named = {*objects.told(path, *request.query_params.values()), *objects.named(held)}
         keeper = await self._objects.require(principal.id, named)
         upstream = self._route(request, principal, _model(request, held, whole=body.ended.is_set()), keeper)
         sent = headers.to_upstream(request.scope["headers"])
@@ -148,10 +150,10 @@ class PassThrough:
             _raw_path(request),
             held if body.ended.is_set() else body.chunks(),
             sent,
-            query=request.url.query,
+            query=request.scope["query_string"].decode("latin-1"),
         )
         answer = _Answer(self._objects, principal.id, upstream, family, filtered=request.method == "GET" and not keeper)
-        if request.method == "GET" and _A_RESPONSE.fullmatch(request.url.path):
+        if request.method == "GET" and _A_RESPONSE.fullmatch(path):
             plain = {name.lower(): value for name, value in request.headers.items()}
             exchange = Exchange(request_id, principal, plain, {}, b"{}", time.time(), RESPONSES)
             answer.heard = lambda held: self._had_later(exchange, held)
@@ -191,7 +193,7 @@ class PassThrough:
         if principal.models is not None and not keeper and request.method not in ("GET", "HEAD"):
             raise Forbidden("this key may use some models only, and this request names none", code="model_not_named")
         return self._routes.named(keeper) or self._routes.first(
-            "anthropic" if request.url.path.startswith("/v1/messages/") else "openai"
+            "anthropic" if request.scope["path"].startswith("/v1/messages/") else "openai"
         )
 
     async def _answer(
@@ -317,7 +319,7 @@ def form_model(held: bytes, kind: str) -> str:
 
 def _raw_path(request: Request) -> str:
     """The path below /v1 as the client wrote it, escapes and all."""
-    raw: bytes = request.scope.get("raw_path") or request.url.path.encode()
+    raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
     return raw.decode("latin-1").partition("?")[0].removeprefix("/v1")
 
 

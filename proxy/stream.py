@@ -36,7 +36,7 @@ class Answer:
     @property
     def final(self) -> bool:
         """The turn is over: words for the user, not calls for tools."""
-        return not self.tool_calls and self.finish_reason not in ("tool_calls", "function_call")
+        return not self.tool_calls and self.finish_reason not in ("tool_calls", "function_call", "pause_turn")
 
 
 class Listener:

@@ -30,7 +30,7 @@ class Received:
     headers: dict[str, str]
     raw: bytes
     method: str = "POST"
-    query: str = ""
+    target: str = ""  # path and query as they stood in the request line
 
     @property
     def body(self) -> dict[str, Any]:
@@ -170,6 +170,12 @@ def message_events(text: str, *, model: str = "fake") -> list[bytes]:
     return [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in told]
 
 
+def _target(request: Request) -> str:
+    query: bytes = request.scope["query_string"]
+    path: bytes = request.scope["raw_path"].partition(b"?")[0]
+    return (path + (b"?" + query if query else b"")).decode()
+
+
 def _said(path: str, text: str, stream: bool) -> list[bytes]:
     """The words as an answer of the surface that was asked."""
     if path == "/v1/responses":
@@ -235,7 +241,7 @@ class RecordingUpstream:
             self.begun += 1
             parts.append(part)
         raw = b"".join(parts)
-        received = Received(request.url.path, dict(request.headers), raw, request.method, request.url.query)
+        received = Received(request.url.path, dict(request.headers), raw, request.method, _target(request))
         self.requests.append(received)
         reply = self.answer(received)
         if isinstance(reply, str):

@@ -14,9 +14,10 @@ import anthropic
 import httpx
 import openai
 import pytest
+import zstandard
 
 from tests.fakes import RecordingUpstream, Reply, message, message_events, response, response_events
-from tests.live import LiveProxy
+from tests.live import LiveProxy, wait_for
 
 TOOL = {"name": "look", "description": "Looks.", "input_schema": {"type": "object", "properties": {}}}
 MARK = b"<memrelay:"
@@ -225,6 +226,43 @@ def test_with_memory_on_only_the_blocks_are_added(live: LiveProxy, upstream: Rec
         assert "memrelay:stable" in added["system"][1]["text"]
         kinds = [(part["type"], "cache_control" in part) for part in added["messages"][0]["content"]]
         assert kinds == [("image", False), ("text", False), ("text", True)]
+
+
+def test_a_packed_request_is_read_on_every_surface(live: LiveProxy, upstream: RecordingUpstream) -> None:
+    key = live.key()
+    for surface in ("responses", "messages"):
+        raw = json.dumps({"model": "m", "input": "Hello", "messages": [{"role": "user", "content": "Hello"}]}).encode()
+        packed = zstandard.compress(raw)  # as Codex sends its requests
+        assert post(live, key, PATHS[surface], packed, content_encoding="zstd", x_memory="off").status_code == 200
+        assert upstream.last.raw == raw
+
+
+def test_a_leading_developer_item_takes_the_standing_memory(live: LiveProxy, upstream: RecordingUpstream) -> None:
+    key = live.key()
+    live.api(key, "POST", "/v1/memory/items", {"kind": "preference", "text": "Prefers short answers."})
+    told = {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "Be kind."}]}
+    with live.client(key) as client:
+        client.responses.create(model="m", input=[told, {"role": "user", "content": "Hello"}])
+    sent = upstream.last.body
+    assert "instructions" not in sent
+    assert [part["type"] for part in sent["input"][0]["content"]] == ["input_text", "input_text"]
+    assert "short answers" in sent["input"][0]["content"][1]["text"]
+
+
+def test_hanging_up_keeps_what_came(live: LiveProxy, upstream: RecordingUpstream) -> None:
+    key = live.key()
+    upstream.cancelled = 0
+    chunks = [*message_events("la " * 400)]
+    upstream.answer = lambda _: Reply(content_type="text/event-stream", chunks=chunks, pause_s=0.05)
+    with live.anthropic(key) as client:
+        asked: Any = [{"role": "user", "content": "Sing to me."}]
+        with client.messages.create(model="m", max_tokens=9, messages=asked, stream=True) as stream:
+            for event in stream:
+                if event.type == "content_block_delta":
+                    break
+    wait_for(lambda: upstream.cancelled == 1, "the upstream to see the hang-up", 3)
+    wait_for(lambda: bool(live.items(key)), "what came to be written", 3)
+    assert live.items(key)[0]["answer"].startswith("la")
 
 
 @pytest.mark.parametrize("given", [None, "", "Be brief."])
