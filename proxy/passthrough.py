@@ -6,7 +6,6 @@ lists, from which what other keys made is cut. A body that is passed piece by pi
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import time
@@ -23,8 +22,9 @@ from proxy import bodies, headers, objects
 from proxy.auth import Auth, Principal
 from proxy.bodies import ClientGone
 from proxy.config import Limits
-from proxy.errors import ApiError, BadRequest, Forbidden, MethodNotAllowed, NotFound, TooLarge, UpgradeRequired
+from proxy.errors import ApiError, Forbidden, MethodNotAllowed, NotFound, TooLarge, UpgradeRequired
 from proxy.hooks import Exchange
+from proxy.incoming import Incoming, form_model
 from proxy.messages import MESSAGES
 from proxy.metrics import Metrics
 from proxy.objects import Objects
@@ -46,56 +46,6 @@ _STATELESS = frozenset("embeddings completions audio images moderations rerank s
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _PEEK = 1 << 16  # bytes of a multipart body in which its model is looked for
 _MOST_HELD = 16 << 20  # bytes of an answer that is read before it goes on
-_BOUNDARY = re.compile(r'boundary=(?:"([^"]+)"|([^";,\s]+))', re.IGNORECASE)
-_MODEL_FIELD = re.compile(rb'\bname="?model"?[ \t]*(?:[;\r\n]|$)', re.IGNORECASE)
-
-
-class Incoming:
-    """A request body that is passed on piece by piece."""
-
-    def __init__(self, receive: Receive, most: int, *, ended: bool = False) -> None:
-        self._receive = receive
-        self._most = most
-        self._size = 0
-        self._held: list[bytes] = []
-        self.ended = asyncio.Event()
-        self.failure: ApiError | ClientGone | None = None
-        if ended:
-            self.ended.set()
-
-    async def peek(self, enough: int) -> bytes:
-        """Its beginning, or all of a short one (then it has ended, and `chunks` is not needed). Raises TooLarge, ClientGone."""
-        while not self.ended.is_set() and self._size < enough:
-            self._held.append(await self._next())
-        return b"".join(self._held)
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """All of it. Raises TooLarge, ClientGone."""
-        for chunk in self._held:
-            yield chunk
-        self._held.clear()
-        while not self.ended.is_set():
-            if chunk := await self._next():
-                yield chunk
-
-    async def watch(self) -> dict[str, Any]:
-        """As `receive`, but only for the hang-up: until the body has ended, it is somebody else's."""
-        await self.ended.wait()
-        return dict(await self._receive())
-
-    async def _next(self) -> bytes:
-        message = await self._receive()
-        chunk: bytes = message.get("body", b"")
-        self._size += len(chunk)
-        if message["type"] == "http.disconnect":
-            self.failure = ClientGone()
-        elif self._size > self._most:
-            self.failure = TooLarge(f"the body is larger than {self._most} bytes")
-        if self.failure is not None:
-            raise self.failure
-        if not message.get("more_body", False):
-            self.ended.set()
-        return chunk
 
 
 class PassThrough:
@@ -299,22 +249,6 @@ def _model(request: Request, held: bytes, *, whole: bool) -> str:
         return form_model(held, kind) or request.query_params.get("model", "")
     model = _parsed(held).get("model") if whole else None
     return model if isinstance(model, str) else request.query_params.get("model", "")
-
-
-def form_model(held: bytes, kind: str) -> str:
-    """The field `model` of a multipart body, of which the end may be missing. Raises BadRequest when there are several."""
-    boundary = _BOUNDARY.search(kind)
-    if boundary is None:
-        return ""
-    mark = b"\r\n--" + (boundary.group(1) or boundary.group(2)).encode("latin-1", "replace")
-    named = ""
-    for part in (b"\r\n" + held).split(mark)[1:]:
-        head, gap, value = part.partition(b"\r\n\r\n")
-        if gap and _MODEL_FIELD.search(head[:1000]):
-            if named:
-                raise BadRequest("the body names several models", param="model")
-            named = value.decode("utf-8", "replace").strip()
-    return named
 
 
 def _raw_path(request: Request) -> str:

@@ -301,6 +301,27 @@ def test_tool_rounds_of_a_message_keep_the_block_and_are_one_turn(live: LiveProx
     assert len(turns) == 2
 
 
+@pytest.mark.parametrize("surface", ["responses", "messages"])
+def test_each_prompt_begins_with_the_one_before_it(live: LiveProxy, upstream: RecordingUpstream, surface: str) -> None:
+    key = live.key()
+    over_chat(live, key, "My heron is called Stilts and eats eels.")
+    live.api(key, "POST", "/v1/memory/items", {"kind": "preference", "text": "Prefers short answers."})
+    field, kind = ("input", "input_text") if surface == "responses" else ("messages", "text")
+    history: list[Any] = []
+    sent: list[list[Any]] = []
+    for text in ("What is my heron called?", "And what does it eat?", "Is that good for a heron?"):
+        history.append({"role": "user", "content": [{"type": kind, "text": text}]})
+        body = {"model": "m", "max_tokens": 9, field: history, "store": False}
+        assert post(live, key, PATHS[surface], json.dumps(body).encode()).headers["x-memory-state"] == "hit"
+        told = upstream.last.body
+        sent.append([told.get("instructions"), told.get("system"), *told[field]])
+        history.append({"role": "assistant", "content": "Noted."})
+        live.api(key, "POST", "/v1/memory/items", {"kind": "preference", "text": f"Likes {text}"})
+    assert sent[1][: len(sent[0])] == sent[0]
+    assert sent[2][: len(sent[1])] == sent[1]
+    assert sum("memrelay:recall" in str(message) for message in sent[2]) >= 2
+
+
 def test_words_beside_a_tools_result_keep_it_first(live: LiveProxy, upstream: RecordingUpstream) -> None:
     key = live.key()
     over_messages(live, key, "My heron is called Stilts.")

@@ -9,7 +9,7 @@ import pytest
 
 from proxy.bodies import ClientGone
 from proxy.errors import BadRequest, TooLarge
-from proxy.passthrough import Incoming, form_model
+from proxy.incoming import Incoming, form_model
 from tests.linear import assert_linear
 
 KIND = 'multipart/form-data; boundary="b-1"'
