@@ -131,6 +131,18 @@ def meant(changes: Change, said: Memory, known: list[Memory]) -> Memory | None:
     return fits[0][2] if fits else None
 
 
+def settles(verb: str, task: Memory) -> bool:
+    """Whether "sent it" can be said of this task: the verb is its own, or says that anything is done."""
+    if has_cjk(verb):
+        own = [char for char in parts(task).objects if char in _VERBS_ZH]
+        return verb[0] not in _VERBS_ZH or verb[0] in "办做弄" or verb[0] in own
+    stems, wanted = _stems(verb.split()[0]) or [verb.split()[0]], parts(task).verb
+    return any(
+        s in _COMPLETE or s in ("did", "took", "taken", "tak") or _SAME.get(s, s) == _SAME.get(wanted, wanted)
+        for s in stems
+    )
+
+
 def restates(new: Memory, old: Memory) -> bool:
     """Whether two open tasks ask for the same, whatever the date."""
     if new.kind is not Kind.TASK or old.kind is not Kind.TASK or not may_replace(new, old):

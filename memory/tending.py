@@ -13,12 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from memory import sql
 from memory.agenda import repeats, state_of
+from memory.contradict import may_replace
 from memory.extract.changes import about_another
 from memory.extract.reporting import PLACES
 from memory.memories import save, select
 from memory.progress import Report, reported, reports
-from memory.tasks import is_done, meant, restates
-from memory.timeline import MOST
+from memory.tasks import is_done, meant, restates, settles, speaks_of
+from memory.timeline import MOST, turn_before
 from memory.types import Change, Kind, Memory, Status
 
 
@@ -35,6 +36,10 @@ async def tend(connection: AsyncConnection, said: Memory, changes: Sequence[Chan
     if again:
         return [await _report(connection, again[0], Report("done", said.text, _turn(said), said.message_time), at)]
     for change in wanted:
+        if change.how == "settled":
+            just = await _just_spoken_of(connection, said, [one for one in live if repeats(one) is None])
+            fits = just is not None and settles(change.old, just)
+            return [await _settle_in_place(connection, just, said, at)] if just is not None and fits else []
         task = meant(change, said, [one for one in known if _may(change, one)])
         if task is not None:
             return [await _apply(connection, task, change, said, at)]
@@ -74,6 +79,30 @@ async def _known(connection: AsyncConnection, cube: str) -> list[Memory]:
     found = await select(connection, table.c.cube == cube, table.c.id.in_(newest))
     ids = {memory.id for memory in found}
     return [one for one in reversed(found) if state_of(one) == "open" or (state_of(one) and one.supersedes not in ids)]
+
+
+async def _just_spoken_of(connection: AsyncConnection, said: Memory, live: Sequence[Memory]) -> Memory | None:
+    """The one open task that the turn before told, or that its answer named; None when there is none, or more than one."""
+    before = (
+        await turn_before(connection, said.cube, said.sources[0].session, said.message_time) if said.sources else None
+    )
+    if before is None:
+        return None
+    told = [one for one in live if before in {source.turn for source in one.sources}]
+    if not told:
+        table = sql.turns
+        query = sa.select(table.c.assistant_text).where(table.c.cube == said.cube, table.c.id == before)
+        answer = str((await connection.execute(query)).scalar_one_or_none() or "")
+        told = [one for one in live if speaks_of(answer, one) >= 1]
+    mine = [one for one in told if may_replace(said, one)]
+    return mine[0] if len(mine) == 1 else None
+
+
+async def _settle_in_place(connection: AsyncConnection, task: Memory, said: Memory, at: float) -> Memory:
+    """ "Done!" says nothing that is worth a memory of its own."""
+    done = task.evolve(status=Status.SUPERSEDED, valid_to=said.message_time)
+    report = Report("done", said.text, _turn(said), said.message_time)
+    return await _report(connection, done, report, at, state="done")
 
 
 async def _apply(connection: AsyncConnection, task: Memory, change: Change, said: Memory, at: float) -> Memory:

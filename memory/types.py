@@ -120,7 +120,7 @@ class Memory:
 @dataclass(frozen=True, slots=True)
 class Change:
     """What a statement does to earlier ones: `how` is ended, begun, replaced, corrected, done, cancelled, or (of a task that
-    stays the same task) moved, progress, failed, reopened.
+    stays the same task) moved, progress, failed, reopened, settled ("done!").
 
     The earlier ones are found by what they are `about` (words of the statement) or by their `slots`.
     """

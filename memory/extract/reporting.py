@@ -14,7 +14,8 @@ from memory.extract.spans import DateSpan
 from memory.extract.text import has_cjk
 from memory.types import Change
 
-PLACES = ("moved", "progress", "failed", "reopened")  # what happens to a task that stays the same task
+# what happens to a task that stays the same task; "settled" is "done!" alone: the one that was just spoken of
+PLACES = ("moved", "progress", "failed", "reopened", "settled")
 
 
 def _p(pattern: str) -> re.Pattern[str]:
@@ -56,11 +57,23 @@ _MOVED_ZH = _p(
 )
 
 
+_BARE_EN = _p(
+    r"^(?:(?:yes|yep|yeah|ok|okay|finally|all|it's|it is|that's|that is|already|and|just|now|I've|I have|I|we|we've|got|is)[\s,!.]+)*"
+    r"(?P<verb>done|finished|completed|sorted|settled|handled|(?:did|sent|paid|called|bought|booked|finished|completed|returned|submitted|renewed|mailed|ordered) (?:it|that|them|him|her)|taken care of|took care of (?:it|that))"
+    r"(?:\s+(?:today|yesterday|now|already|too|just now|this morning|last night|by the way|at last|thanks|with (?:it|that)))*\W*$"
+)
+_BARE_ZH = re.compile(
+    r"^(?:嗯|好的|是的|对|我|已经|都|刚才?|刚刚|终于|总算|昨天|今天|早就|，|,)*(?P<verb>搞定|办|做|完成|弄|处理|交|写|买|付|还|寄|订|打过?|续)[好完掉]?(?:了|过了|啦)[！!。~，, ]*$"
+)
+
+
 def find(sentence: str, said_at: float) -> list[Change]:
     """Changes with `how` in PLACES; a move has the new `due`. Nothing for questions, wishes and hypotheses."""
     chinese = has_cjk(sentence)
     if (_GUARD_ZH if chinese else _GUARD_EN).search(sentence):
         return []
+    if bare := (_BARE_ZH if chinese else _BARE_EN).match(sentence):
+        return [Change("settled", old=bare["verb"])]
     found = []
     moved = (_MOVED_ZH if chinese else _MOVED_EN).search(sentence)
     if moved and (moving := _new_due(sentence, moved.start(), said_at)):

@@ -122,11 +122,13 @@ _STANDING = (
 
 _RULES = (
     # tasks
-    _rule(Kind.TASK, r"(?:please\s+|can you\s+)?(?:remind me|don't let me forget|don't forget to remind me|make sure I don't forget)\s+(?:(?:later|again|tomorrow|tonight|today|next \w+|(?:on|in|at|by) [\w ]{1,20}?)\s+)?(?:to|about|that I (?:need|have) to)\s+\w+", when="due", state="open", importance=0.7, veto=_p(r"remind me (?:to )?(?:how|what|why|again what)")),
+    _rule(Kind.TASK, r"(?:please\s+|can you\s+)?(?:remind me|don't let me forget|don't forget to remind me|make sure I don't forget)\s+(?:(?:later|again|tomorrow|tonight|today|next \w+|(?:on|in|at|by|every|each) [\w ]{1,20}?)\s+)?(?:to|about|that I (?:need|have) to)\s+\w+", when="due", state="open", importance=0.7, veto=_p(r"remind me (?:to )?(?:how|what|why|again what)")),
     _rule(Kind.TASK, r"(?:I|we)(?:'ve|\s+have)?\s*{ADV}{DONE}\s+(?:(?:my|our|the|that|those|these|an?|all)\s+\w|(?-i:[A-Z]))", when="due", state="done", importance=0.6, veto=_p(rf"{_TECH.pattern}|\bfor you\b|\b(?:installation|setup|steps?|level|section|part|attention|respects|it|this)\b")),
     _rule(Kind.TASK, r"(?:I|we)\s+{ADV}(?:still|yet)\s+(?:have|need|ought|got|must)\s+(?:to\s+)?\w+", when="due", state="open", importance=0.7, veto=_KNOW),
     _rule(Kind.TASK, r"(?:I|we)\s+{ADV}still\s+(?:haven't|have not)\s+\w+", when="due", state="open", importance=0.7, veto=_KNOW),
     _rule(Kind.TASK, r"(?:I|we)(?:'ve got| {ADV}have| {ADV}need| must| should| gotta|'ll have|'ve)\s+(?:to\s+)?(?!(?:an?|the|some|been|had)\b)\w+\s+.{2,120}?\b(?:by|before|until|due|no later than|tomorrow|tonight|today|this|next|on)\b", when="future", state="open", importance=0.7, veto=_KNOW),
+    _rule(Kind.TASK, r"(?:I|we)(?:'ve got| {ADV}have| {ADV}need| must| gotta)\s+to\s+\w+\s+.{2,80}?\b(?:every|each)\s+(?:other\s+|second\s+|two\s+)?(?:\w+day|week|month|year)s?\b", when="due", state="open", importance=0.7, veto=_p(rf"{_KNOW.pattern}|\beveryday\b|\b(?:every|each) (?:single )?day\b|\b(?:commute|deal|go through|suffer|endure)\b")),
+    _rule(Kind.TASK, r"(?:my|our)\s+[\w' -]{2,40}?\s+(?:is|are)\s+(?:still\s+|only\s+)?due\b", when="future", state="open", importance=0.7, veto=_p(r"\b(?:baby|babies|wife|girlfriend|partner|daughter|sister|friend|child|period|due to)\b")),
     _rule(Kind.TASK, r"my to-?do(?: list)?(?: for \w+)?\s*(?:is|:|includes)\s", when="due", state="open", importance=0.7),
     # identity
     _identity(r"my\s+(?:full |first |real |given )?name(?:'s|\s+is)\s+(?!not\b|on\b|in\b|a\b|the\b|spelled|what|too|very|hard|often)(?P<e>\w[\w'.-]*(?:\s+(?-i:[A-ZÀ-Þ])[\w'.-]*){0,3})", "name"),
