@@ -36,7 +36,7 @@ from memory.sql import Database, DatabaseError
 from memory.store import Store
 from memory.turns import TurnLog
 from memory.walk import Walk
-from proxy import db, hooks
+from proxy import db, hooks, rules
 from proxy.agenda_api import AgendaApi
 from proxy.auth import Auth, cube_of, refusal
 from proxy.blocks import Blocks, visits
@@ -69,7 +69,6 @@ from proxy.tiers_api import TiersApi
 from proxy.transfer_api import TransferApi
 from proxy.upstreams import routing
 from proxy.upstreams.routing import Routes
-from scheduler import triggers
 from scheduler.executor import where
 from scheduler.jobs import JobQueue
 from scheduler.queue import DbosQueue
@@ -174,9 +173,8 @@ async def assemble(config: Config, *, engine_port: int = 0, clock: Callable[[], 
         keeping=kept,
     )
     blocks = Blocks(database, background)
-    debounce_s = config.extraction.debounce_s if config.extraction.model else 0.0
-    rules = triggers.table(debounce_s=debounce_s, quiet_s=config.evolution.quiet_s)
-    fired = Triggers(queue, rules)
+    added = hooks.load(config.hooks)
+    fired = Triggers(queue, rules.table(config, added), metrics.triggered)
     foresight = Foresight(
         retriever=retriever,
         rows=rows,
@@ -202,7 +200,7 @@ async def assemble(config: Config, *, engine_port: int = 0, clock: Callable[[], 
         spawn=background,
         clock=clock,
     )
-    run = Hooks([*hooks.load(config.hooks), remember], lambda name: metrics.hook_failures.labels(name).inc())
+    run = Hooks([*added, remember], lambda name: metrics.hook_failures.labels(name).inc())
     routes = routing.make(config, engine_port)
     keys = Keys(database, clock)
 

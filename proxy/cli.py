@@ -15,7 +15,7 @@ from rich.table import Table
 
 from proxy import __version__
 from proxy.agenda_cli import tasks
-from proxy.config import ConfigError
+from proxy.config import Config, ConfigError
 from proxy.console import Session, command
 from proxy.console import fail as _fail
 from proxy.cubes_cli import cubes
@@ -74,6 +74,8 @@ def serve(session: Session, role: str, host: str | None, port: int | None, engin
     if role == "all":
         from proxy import start
 
+        _check_rules(config)
+
         sys.exit(asyncio.run(start.serve(config, _config_path(), engine_port, session.console)))
     from proxy import roles
 
@@ -81,6 +83,14 @@ def serve(session: Session, role: str, host: str | None, port: int | None, engin
         roles.die_with_parent()
     runs = {"proxy": roles.proxy, "executor": roles.executor, "engine": roles.engine}
     asyncio.run(runs[role](config, engine_port or config.engine.port))
+
+
+def _check_rules(config: Config) -> None:
+    """Raises ConfigError now, instead of each process at its start."""
+    if config.hooks or config.triggers or config.executor.limits:
+        from proxy import hooks, rules
+
+        rules.table(config, hooks.load(config.hooks))
 
 
 def _config_path() -> str | None:
@@ -92,10 +102,11 @@ def _config_path() -> str | None:
 @command(main, "check")
 def check(session: Session) -> None:
     """Check the configuration and say what it means."""
-    from proxy import hooks
+    from proxy import hooks, rules
 
     config = session.config
     loaded = hooks.load(config.hooks)
+    rules.table(config, loaded)
     body = {
         "ok": True,
         "data": str(config.folder),

@@ -69,6 +69,7 @@ class Extraction(_Section, frozen=True):
     model: str = ""
     batch_turns: int = 8
     debounce_s: float = 3.0
+    calls_per_minute: float = 0.0  # of one executor; 0: no limit
 
 
 class Evolution(_Section, frozen=True):
@@ -100,6 +101,8 @@ class ExecutorSettings(_Section, frozen=True):
     poll_s: float = 0.25
     sweep_s: float = 10.0
     attempts: int = 5
+    limits: dict[str, int] = {}  # task → jobs at a time
+    keep_failed_days: float = 30.0
 
 
 class EngineSettings(_Section, frozen=True):
@@ -129,6 +132,17 @@ class Logging(_Section, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class TriggerConfig(_Section, frozen=True):
+    """When `event` happens, run `task`; see scheduler.triggers.Trigger. proxy.rules checks it against what there is."""
+
+    event: str
+    task: str
+    priority: int = 5
+    delay_s: float = 0.0
+    debounce_s: float = 0.0
+    every_s: float = 0.0
+
+
 class Config(_Section, frozen=True):
     """Everything that can be configured."""
 
@@ -148,6 +162,7 @@ class Config(_Section, frozen=True):
     sessions: Sessions = Sessions()
     logging: Logging = Logging()
     hooks: tuple[str, ...] = ()
+    triggers: tuple[TriggerConfig, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -217,6 +232,13 @@ def _checked(config: Config) -> Config:
             raise ConfigError(f"{where}.speaks: chat or messages is needed, to translate the others into")
         if upstream.kind == "litellm" and not upstream.provider:
             raise ConfigError(f"{where}.provider: which provider litellm shall call, such as anthropic")
+    if config.extraction.calls_per_minute < 0:
+        raise ConfigError("extraction.calls_per_minute must not be negative; 0 is no limit")
+    if config.executor.keep_failed_days < 0:
+        raise ConfigError("executor.keep_failed_days must not be negative")
+    for task, most in config.executor.limits.items():
+        if most < 1:
+            raise ConfigError(f"executor.limits.{task}: at least one job at a time, not {most}")
     return config
 
 

@@ -175,18 +175,18 @@ class _Parts:
     def __init__(self, config: Config) -> None:
         from memory.cube import Cubes
         from memory.grants import Grants
-        from proxy import db
+        from proxy import db, hooks, rules
         from proxy.app import Background
         from proxy.blocks import Blocks
         from proxy.lifecycle import Lifecycle
-        from scheduler import triggers
         from scheduler.queue import DbosQueue
+        from scheduler.triggers import Triggers
 
         self.database = db.open_database(config)
         self.queue = DbosQueue(config.queue_url)
         self.cubes, self.grants = Cubes(self.database), Grants(self.database)
         blocks = Blocks(self.database, Background())
-        fired = triggers.Triggers(self.queue, triggers.table(debounce_s=0.0))
+        fired = Triggers(self.queue, rules.table(config, hooks.load(config.hooks)))
         self.lifecycle = Lifecycle(self.database, self.cubes, self.grants, blocks, fired)
 
     async def known(self, cube: str) -> Any:

@@ -3,9 +3,12 @@
 on_request    before the upstream is called: read the exchange, change the request, or refuse it by raising an ApiError
 on_response   the answer is complete, and the client has not yet been told so: keep it short
 on_error      the upstream failed, answered with an error, or the client hung up (`error` is then ClientGone)
+tasks         what the executor shall be able to run besides its own tasks
+triggers      which tasks shall follow from which events
 
 A hook that raises anything but an ApiError costs a log line and a count, never the chat. Hooks run in the order of the
-configuration, on_response in the reverse order; memory is innermost, so it sees what user hooks made of the request.
+configuration, on_response in the reverse order; memory is innermost, so it sees what user hooks made of the request. The proxy
+and the executor each make hooks of their own: what one of them keeps in memory, the other does not see.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ from proxy.splice import Edit
 from proxy.stream import Answer
 from proxy.surface import CHAT, Surface
 from scheduler.executor import where
+from scheduler.jobs import Task
+from scheduler.triggers import Trigger
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +96,14 @@ class Hook:
 
     async def on_error(self, exchange: Exchange, error: BaseException) -> None:
         """There will be no complete answer; `exchange.answer` holds what came, if anything did."""
+
+    def tasks(self) -> Sequence[Task]:
+        """Further tasks for the executor. Asked once, at the start of each process."""
+        return ()
+
+    def triggers(self) -> Sequence[Trigger]:
+        """Further triggers, of our tasks or of the hook's own. Asked once, at the start of each process."""
+        return ()
 
 
 class Hooks:

@@ -9,6 +9,14 @@ from memory.rows import Count
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
+def triggers_counter(registry: CollectorRegistry) -> Counter:
+    """Triggers fire in the proxy, and by the clock in the executor: each counts its own."""
+    return Counter(
+        "memrelay_triggers", "Jobs that followed from events: queued, joined to one that waits, refused",
+        ["event", "outcome"], registry=registry,
+    )  # fmt: skip
+
+
 class Metrics:
     """What the proxy counts."""
 
@@ -61,6 +69,12 @@ class Metrics:
             "memrelay_prefetch_saved_seconds", "Time that questions did not wait for what was loaded ahead", ["part"],
             registry=self.registry,
         )  # fmt: skip
+
+        self.triggers = triggers_counter(self.registry)
+
+    def triggered(self, event: str, outcome: str) -> None:
+        """Count a put that followed from an event."""
+        self.triggers.labels(event, outcome).inc()
 
     def rows_read_ahead(self, count: Count) -> None:
         """Count what became of memories that were read ahead."""

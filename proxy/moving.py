@@ -94,12 +94,13 @@ class _Parts:
     """What the two commands work with."""
 
     def __init__(self, session: Session, database: Any, queue: Any, embedder: Any) -> None:
+        from proxy import hooks, rules
         from proxy.mover import Mover
-        from scheduler import triggers
+        from scheduler.triggers import Triggers
 
         config = session.config
         self.database = database
-        fired = triggers.Triggers(queue, triggers.table(debounce_s=0.0))
+        fired = Triggers(queue, rules.table(config, hooks.load(config.hooks)))
         self.mover = Mover(config, database, fired, embedder)
 
     async def cube(self, named: str | None, principal: str | None) -> tuple[str, str]:

@@ -36,7 +36,7 @@ from proxy.metrics import Metrics
 from proxy.sessions import Conversation
 from proxy.splice import CannotSplice
 from scheduler.executor import where
-from scheduler.triggers import INDEX_BROKEN, TURN_FINISHED, Triggers
+from scheduler.triggers import INDEX_BROKEN, QUERY_ARRIVED, TURN_FINISHED, Triggers
 
 log = logging.getLogger(__name__)
 MODES = ("on", "off", "read", "write")
@@ -121,10 +121,17 @@ class Remember(Hook):
         state = "off"
         if conversation is not None:
             state = await self._guarded(exchange, conversation, mode)
+            self._asked(exchange.notes["scene"])
         exchange.response_headers["x-memory-state"] = state
         exchange.response_headers["x-memory-ms"] = f"{(time.perf_counter() - started) * 1000:.1f}"
         self._metrics.memory.labels(state.partition(":")[0]).inc()
         self._metrics.retrieval.observe(time.perf_counter() - started)
+
+    def _asked(self, scene: Scene) -> None:
+        """Say that a question has arrived, if anybody listens."""
+        archived = scene.info is not None and scene.info.status == ARCHIVED
+        if self._triggers.heard(QUERY_ARRIVED) and not archived and not scene.conversation.later_round:
+            self._spawn(self._triggers.fire(QUERY_ARRIVED, scene.cube))
 
     async def _read(self, exchange: Exchange) -> Conversation | None:
         """The conversation; where its history is at the upstream, with what is known of that."""

@@ -30,15 +30,17 @@ from memory.reflect.fading import DAY_S
 from memory.retrieve import Retriever
 from memory.store import Store
 from memory.turns import TurnLog
-from proxy import app, db
+from proxy import app, db, hooks, rules
 from proxy.config import Config, ConfigError
 from proxy.forecasts import Forecasts
 from proxy.predicting import Due, Predictor
 from proxy.tasks import Sweep, Work
 from proxy.upstreams import routing
 from proxy.upstreams.model import UpstreamModel
+from proxy.upstreams.pace import Pace
 from scheduler.executor import Executor
 from scheduler.queue import DbosQueue
+from scheduler.triggers import Clock, Triggers
 
 if TYPE_CHECKING:
     from memory.engine.settings import EngineSettings
@@ -80,12 +82,15 @@ async def executor(config: Config, engine_port: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    added = hooks.load(config.hooks)
+    table = rules.table(config, added)
     database = db.open_database(config)
     embedders = Embedders(database, config.folder / "models", threads=config.memory.embedder_threads)
     embedder = await embedders.current(config.memory.embedder)
     routes = routing.make(config, engine_port)
     queue = DbosQueue(config.queue_url)
-    model = UpstreamModel(routes, config.extraction.model) if config.extraction.model else None
+    pace = Pace(config.extraction.calls_per_minute)
+    model = UpstreamModel(routes, config.extraction.model, pace) if config.extraction.model else None
     store = Store(config.store_root)
     threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embed")
     retriever = Retriever(database, store, embedder, threads, budget=_EXECUTOR_WARM)
@@ -112,12 +117,21 @@ async def executor(config: Config, engine_port: int) -> None:
         predictor=predictor,
         quiet_s=config.evolution.quiet_s,
     )
+    fired = Triggers(queue, table)
+    clock = Clock(fired, table, work.active, time.time)
+    sweep = Sweep(work, queue)
+
+    async def beat() -> None:
+        await sweep()
+        await clock()
+
     runs = Executor(
         config.queue_url,
-        work.tasks(config.executor.attempts),
+        [*work.tasks(config.executor.attempts), *rules.tasks(added)],
         concurrency=config.executor.concurrency,
+        limits=config.executor.limits,
         poll_s=config.executor.poll_s,
-        beat=Sweep(work, queue),
+        beat=beat,
         beat_s=config.executor.sweep_s,
     )
     try:

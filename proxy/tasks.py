@@ -77,6 +77,10 @@ class Work:
     predictor: Predictor | None = None
     quiet_s: float = 60.0  # silence after which a cube is thought over
 
+    async def active(self) -> list[str]:
+        """The cubes that are neither archived nor erased."""
+        return [info.id for info in await self.cubes.every() if info.status == ACTIVE]
+
     @property
     def memories(self) -> Memories:
         """The stored memories."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from proxy.errors import Forbidden
 from proxy.hooks import Exchange, Hook
 from proxy.splice import Append, Lead
+from scheduler.jobs import Task
+from scheduler.triggers import MEMORY_WRITTEN, SESSION_QUIET, Trigger
 
 
 class Faulty(Hook):
@@ -51,3 +55,37 @@ class Leading(Hook):
 
     async def on_request(self, exchange: Exchange) -> None:
         exchange.edit([Lead("House rules apply.")])
+
+
+class Working(Hook):
+    """Brings a task, and two triggers for it."""
+
+    def tasks(self) -> Sequence[Task]:
+        return [Task("work", self.work)]
+
+    def triggers(self) -> Sequence[Trigger]:
+        return [Trigger(MEMORY_WRITTEN, "work"), Trigger(SESSION_QUIET, "work")]
+
+    async def work(self, cube: str, arguments: Mapping[str, str]) -> dict[str, int]:
+        return {"done": 1}
+
+
+class Usurper(Hook):
+    """Brings a task under a name of ours."""
+
+    def tasks(self) -> Sequence[Task]:
+        return [Task("learn", Working().work)]
+
+
+class Lost(Hook):
+    """Brings a trigger for a task that there is not."""
+
+    def triggers(self) -> Sequence[Trigger]:
+        return [Trigger(MEMORY_WRITTEN, "nowhere")]
+
+
+class Confused(Hook):
+    """Brings a trigger that makes no sense."""
+
+    def triggers(self) -> Sequence[Trigger]:
+        return [Trigger("sunrise", "index")]

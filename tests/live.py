@@ -115,11 +115,21 @@ class Front:
                 return found
             after = f"&after={page['next']}"
 
+    def idle(self, key: str) -> bool:
+        """Whether there were jobs, and the executor is through with all but those that wait for a silence."""
+        status, body = self.api(key, "GET", "/v1/memory/jobs")
+        jobs = body["data"] if status == 200 else []
+        return bool(jobs) and all(job["state"] == "done" or _waits_for_silence(job) for job in jobs)
+
     def search(self, key: str, query: str, **given: Any) -> list[dict[str, Any]]:
         status, body = self.api(key, "POST", "/v1/memory/search", {"query": query, **given})
         assert status == 200, body
         hits: list[dict[str, Any]] = body["data"]
         return hits
+
+
+def _waits_for_silence(job: dict[str, Any]) -> bool:
+    return job["state"] == "waiting" and job["task"] in ("predict", "reflect")
 
 
 def _named(headers: dict[str, str]) -> dict[str, str]:

@@ -304,7 +304,7 @@ def test_an_erasure_leaves_no_byte_in_any_file(data: Path, upstream: RecordingUp
             client = running.client(who)
             for said in (f"My name is {canary.decode()}.", "What is my name?"):
                 client.chat.completions.create(model="m", messages=[{"role": "user", "content": said}])
-            wait_for(lambda who=who: all_done(running, who), "the executor")
+            wait_for(lambda who=who: running.idle(who), "the executor")
         assert {"lance", "memrelay.sqlite-wal"} <= places(data, erased)
         home = running.api(key, "GET", "/v1/cubes")[1]["data"][0]["id"].replace("-", "")
         tables = [file for file in data.rglob(f"{home}_g*/**/*") if file.is_file()]
@@ -317,11 +317,6 @@ def test_an_erasure_leaves_no_byte_in_any_file(data: Path, upstream: RecordingUp
         assert places(data, kept)
         assert running.items(key) == []
         assert running.search(other, "name")
-
-
-def all_done(running: Installation, key: str) -> bool:
-    status, body = running.api(key, "GET", "/v1/memory/jobs")
-    return status == 200 and bool(body["data"]) and all(job["state"] == "done" for job in body["data"])
 
 
 def places(data: Path, canary: bytes) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from tests.fakes import RecordingUpstream, Reply
 from tests.hooks import recorder
-from tests.live import LiveProxy
+from tests.live import Installation, LiveProxy, wait_for
 
 HOOKS_MD = Path(__file__).parents[2] / "docs" / "HOOKS.md"
 
@@ -23,6 +24,11 @@ def ask(text: str) -> dict[str, Any]:
 
 def settings(upstream: RecordingUpstream, *hooks: str) -> dict[str, Any]:
     return {"upstreams": [{"name": "r", "kind": "openai", "base_url": upstream.url}], "hooks": list(hooks)}
+
+
+def example(number: int) -> str:
+    """A piece of Python from the document."""
+    return re.findall(r"```python\n(.*?)```", HOOKS_MD.read_text(encoding="utf-8"), re.DOTALL)[number]
 
 
 def test_a_hook_sees_the_exchange_and_changes_the_request(data: Path, upstream: RecordingUpstream) -> None:
@@ -59,9 +65,7 @@ def test_a_hook_can_refuse(data: Path, upstream: RecordingUpstream) -> None:
 def test_the_documented_example_runs(
     data: Path, upstream: RecordingUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = re.search(r"```python\n(.*?)```", HOOKS_MD.read_text(encoding="utf-8"), re.DOTALL)
-    assert code is not None
-    (tmp_path / "examples.py").write_text(code.group(1), encoding="utf-8")
+    (tmp_path / "examples.py").write_text(example(0), encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     with LiveProxy(data, **settings(upstream, "examples:House")) as live:
         client = live.client(live.key())
@@ -71,3 +75,29 @@ def test_the_documented_example_runs(
     assert raw.headers["x-house"] == "seen"
     assert upstream.last.messages[0] == {"role": "system", "content": "Answer in one sentence."}
     assert sys.modules.pop("examples").House.answers == 1
+
+
+def test_the_documented_task_runs_in_the_executor(
+    data: Path, upstream: RecordingUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "journals.py").write_text(example(1), encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(HOOKS_MD.parents[1])]))
+    monkeypatch.setenv("JOURNAL", str(tmp_path / "journal"))
+    often = [{"event": "clock", "task": "trim", "every_s": 1}, {"event": "query_arrived", "task": "journal"}]
+    with Installation(data, **settings(upstream, "journals:Journal"), triggers=often, executor={"sweep_s": 1}) as live:
+        key = live.key()
+        live.client(key).chat.completions.create(**ask("My rug is round."))
+        wait_for(lambda: {"journal", "trim"} <= done(live, key), "the tasks to run")
+        (job, *_) = [job for job in jobs(live, key) if job["task"] == "journal"]
+    assert job["result"] == {"lines": 1}
+    assert job["cube"] in (tmp_path / "journal").read_text().split()
+
+
+def jobs(live: Installation, key: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = live.api(key, "GET", "/v1/memory/jobs")[1]["data"]
+    return found
+
+
+def done(live: Installation, key: str) -> set[str]:
+    """The tasks that have run."""
+    return {job["task"] for job in jobs(live, key) if job["state"] == "done"}

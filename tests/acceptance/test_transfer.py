@@ -58,11 +58,6 @@ def export(live: Installation | LiveProxy, key: str) -> bytes:
     return answer.content
 
 
-def settled(live: Installation, key: str) -> bool:
-    jobs = live.api(key, "GET", "/v1/memory/jobs")[1]["data"]
-    return bool(jobs) and all(job["state"] == "done" for job in jobs)
-
-
 def test_a_chat_elsewhere_knows_what_was_said_here(
     tmp_path: Path, models_dir: Path, whole: Installation, upstream: RecordingUpstream
 ) -> None:
@@ -71,7 +66,7 @@ def test_a_chat_elsewhere_knows_what_was_said_here(
     key = whole.key()
     for text in said:
         say(whole, key, text)
-    wait_for(lambda: settled(whole, key), "the executor to learn", 120)
+    wait_for(lambda: whole.idle(key), "the executor to learn", 120)
     archive = export(whole, key)
     upstreams = [{"name": "r", "kind": "openai", "base_url": upstream.url}]
     with LiveProxy(folder(tmp_path, "elsewhere", models_dir), upstreams=upstreams) as there:
@@ -94,7 +89,7 @@ def test_what_was_said_to_another_product_is_learned_and_known(
     assert (done["format"], done["turns"]) == ("chatgpt", 3)
     say(whole, key, "What is the name of my beagle?")  # before any job has run, or after
     assert "Rex" in upstream.last.prompt
-    wait_for(lambda: settled(whole, key), "the executor to learn and to index", 120)
+    wait_for(lambda: whole.idle(key), "the executor to learn and to index", 120)
     jobs = {job["task"]: job["result"] for job in whole.api(key, "GET", "/v1/memory/jobs")[1]["data"]}
     assert {"learn", "index"} <= set(jobs)
     assert "chocolate" not in json.dumps(whole.items(key))

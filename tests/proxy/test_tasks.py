@@ -21,6 +21,7 @@ from memory.turns import TurnLog
 from memory.types import Status
 from proxy.blocks import Blocks, Recalled
 from proxy.tasks import StillHeld, Sweep, Work
+from scheduler.triggers import built_in_tasks
 from tests.memory.make import CUBE, NOW, OWNER, memory, record, turn
 from tests.scheduler.test_triggers import Slip
 
@@ -58,6 +59,10 @@ async def test_learning_takes_every_turn_that_waits_and_indexes(work: Work, data
     assert done["added"] >= 2
     assert await work.turns.waiting() == []
     assert await work.index.verify(CUBE) is None
+
+
+async def test_the_tasks_are_those_that_triggers_know_by_name(work: Work) -> None:
+    assert {task.name for task in work.tasks(1)} | {"predict"} == built_in_tasks()
 
 
 async def test_learning_again_changes_nothing(work: Work, database: Database) -> None:

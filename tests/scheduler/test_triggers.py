@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from scheduler import triggers
-from scheduler.jobs import Job, QueueError
-from scheduler.triggers import Trigger, Triggers
+from scheduler.jobs import Count, Job, QueueError
+from scheduler.triggers import (
+    CLOCK,
+    MEMORY_WRITTEN,
+    QUERY_ARRIVED,
+    SESSION_QUIET,
+    TURN_FINISHED,
+    Clock,
+    Trigger,
+    Triggers,
+)  # fmt: skip
 
 
 class Slip:
-    """A queue that writes down what is put in; `refuses` names the tasks it does not take."""
+    """A queue that writes down what is put in, and joins what is the same; `refuses` names the tasks it does not take."""
 
     def __init__(self, refuses: str = "") -> None:
         self.refuses = refuses
         self.put_in: list[tuple[str, str, dict[str, str], int, float]] = []
+        self.debounced: dict[str, float] = {}
+        self.waiting: dict[tuple[str, str], str] = {}
 
     async def put(
         self,
@@ -26,13 +38,26 @@ class Slip:
         *,
         priority: int = 5,
         delay_s: float = 0.0,
+        debounce_s: float = 0.0,
     ) -> str:
         if task == self.refuses:
             raise QueueError("OperationalError")
         self.put_in.append((task, cube, dict(arguments or {}), priority, delay_s))
-        return f"job {len(self.put_in)}"
+        self.debounced[task] = debounce_s
+        return self.waiting.setdefault((task, cube), f"job {len(self.waiting) + 1}")
 
-    async def jobs(self, cube: str | None = None, *, states: tuple[str, ...] = (), limit: int = 50) -> list[Job]:
+    async def jobs(
+        self,
+        cube: str | None = None,
+        *,
+        states: tuple[str, ...] = (),
+        task: str | None = None,
+        limit: int = 50,
+        after: str = "",
+    ) -> list[Job]:
+        return []
+
+    async def counts(self) -> list[Count]:
         return []
 
     async def get(self, job: str) -> Job | None:
@@ -44,7 +69,7 @@ class Slip:
     async def retry(self, job: str) -> str | None:
         return None
 
-    async def purge(self, older_than_s: float, now: float) -> int:
+    async def purge(self, older_than_s: float, now: float, dead_s: float | None = None) -> int:
         return 0
 
 
@@ -52,7 +77,6 @@ class Slip:
     ("event", "task", "priority", "delay"),
     [
         (triggers.TURN_FINISHED, "learn", 5, 7.0),
-        (triggers.TURN_FINISHED, "predict", 8, 60.0),
         (triggers.MEMORY_WRITTEN, "index", 3, 0.0),
         (triggers.MEMORY_ERASED, "erase", 1, 0.0),
         (triggers.INDEX_BROKEN, "rebuild", 2, 0.0),
@@ -65,12 +89,70 @@ async def test_what_follows_from_an_event(event: str, task: str, priority: int, 
     assert (task, "c", {"n": "1"}, priority, delay) in queue.put_in
 
 
+async def test_each_turn_puts_off_what_waits_for_a_silence() -> None:
+    queue = Slip()
+    assert len(await Triggers(queue, triggers.table(debounce_s=7.0, quiet_s=60.0)).fire(TURN_FINISHED, "c")) == 3
+    assert queue.debounced == {"learn": 0.0, "predict": 60.0, "reflect": 60.0}
+
+
 async def test_nothing_follows_from_an_event_that_nobody_waits_for() -> None:
-    assert await Triggers(Slip(), triggers.table(debounce_s=1)).fire("sunrise", "c") == []
+    queue = Slip()
+    fired = Triggers(queue, triggers.table(debounce_s=1))
+    assert not fired.heard(QUERY_ARRIVED)
+    assert await fired.fire(QUERY_ARRIVED, "c") == []
+    assert queue.put_in == []
 
 
 async def test_one_job_that_cannot_be_queued_does_not_stop_the_next() -> None:
     queue = Slip(refuses="a")
-    rules = [Trigger("x", "a"), Trigger("x", "b")]
-    assert await Triggers(queue, rules).fire("x", "c") == ["job 1"]
+    rules = [Trigger(MEMORY_WRITTEN, "a"), Trigger(MEMORY_WRITTEN, "b")]
+    assert await Triggers(queue, rules).fire(MEMORY_WRITTEN, "c") == ["job 1"]
     assert [task for task, *_ in queue.put_in] == ["b"]
+
+
+async def test_every_put_is_counted_with_what_became_of_it() -> None:
+    counted: list[tuple[str, str]] = []
+    rules = [Trigger(MEMORY_WRITTEN, "index"), Trigger(MEMORY_WRITTEN, "lost"), Trigger(SESSION_QUIET, "predict")]
+    fired = Triggers(Slip(refuses="lost"), rules, lambda event, outcome: counted.append((event, outcome)))
+    await fired.fire(MEMORY_WRITTEN, "c")
+    await fired.fire(MEMORY_WRITTEN, "c")
+    await fired.fire(TURN_FINISHED, "c")
+    written = [(MEMORY_WRITTEN, outcome) for outcome in ("queued", "refused", "joined", "refused")]
+    assert counted == [*written, (SESSION_QUIET, "queued")]
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ({"event": "sunrise"}, "there is no event 'sunrise'; there are turn_finished"),
+        ({"delay_s": -1.0}, "delay_s must not be negative"),
+        ({"debounce_s": -0.1}, "debounce_s must not be negative"),
+        ({"priority": 0}, "priority must be 1"),
+        ({"event": CLOCK}, "the event clock needs it"),
+        ({"every_s": 60.0}, "every_s goes with the event clock"),
+        ({"event": CLOCK, "every_s": float("nan")}, "every_s must not be negative"),
+    ],
+)
+def test_a_trigger_that_makes_no_sense_is_refused(given: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        Trigger(**{"event": TURN_FINISHED, "task": "index"} | given)
+
+
+async def test_the_clock_fires_for_every_cube_and_not_before_its_time() -> None:
+    queue, now = Slip(), [1000.0]
+    rules = [
+        Trigger(CLOCK, "trim", every_s=60.0),
+        Trigger(CLOCK, "index", every_s=3600.0),
+        Trigger(TURN_FINISHED, "learn"),
+    ]
+
+    async def cubes() -> list[str]:
+        return ["a", "b"]
+
+    clock = Clock(Triggers(queue, rules), rules, cubes, lambda: now[0])
+    put: list[int] = []
+    for now[0] in (1000.0, 1059.0, 1060.0, 1061.0, 4600.0):
+        await clock()
+        put.append(len(queue.put_in))
+    assert put == [4, 4, 6, 6, 10]
+    assert {(task, cube) for task, cube, *_ in queue.put_in} == {(t, c) for t in ("trim", "index") for c in "ab"}
