@@ -49,6 +49,7 @@ from proxy.forecasts import Forecasts
 from proxy.foresight import Foresight
 from proxy.graph_api import GraphApi
 from proxy.hooks import Hooks
+from proxy.jobs_api import JobsApi
 from proxy.keeping import Kept
 from proxy.keys import Keys
 from proxy.lifecycle import Lifecycle
@@ -320,6 +321,7 @@ class Front:
         self._feedback: FeedbackApi | None = None
         self._graph: GraphApi | None = None
         self._agenda: AgendaApi | None = None
+        self._jobs: JobsApi | None = None
         self._transfer: TransferApi | None = None
         self._scenes: ScenesApi | None = None
         self._tiers: TiersApi | None = None
@@ -356,7 +358,6 @@ class Front:
             memories=parts.memories,
             retriever=parts.retriever,
             blocks=parts.blocks,
-            queue=parts.queue,
             triggers=parts.triggers,
             settings=parts.config.sessions,
             most=parts.config.limits.body_bytes,
@@ -387,6 +388,7 @@ class Front:
             settings=parts.config.sessions,
             clock=self._clock,
         )
+        self._jobs = JobsApi(auth=parts.auth, grants=parts.grants, queue=parts.queue, settings=parts.config.sessions)
         self._feedback = FeedbackApi(
             auth=parts.auth,
             grants=parts.grants,
@@ -448,7 +450,7 @@ class Front:
         """Every route of the proxy."""
         memory, cubes = self._to(lambda: self._memory), self._to(lambda: self._cubes)
         feedback, graph = self._to(lambda: self._feedback), self._to(lambda: self._graph)
-        agenda = self._to(lambda: self._agenda)
+        agenda, jobs = self._to(lambda: self._agenda), self._to(lambda: self._jobs)
         transfer, scenes = self._to(lambda: self._transfer), self._to(lambda: self._scenes)
         return [
             *(Route(f"/v1{surface.path}", _Post(self._to_surface(surface.name), surface)) for surface in SURFACES),
@@ -466,8 +468,8 @@ class Front:
             Route("/v1/memory/feedback", feedback("give"), methods=["POST"]),
             Route("/v1/memory/export", transfer("export"), methods=["GET"]),
             Route("/v1/memory/import", transfer("take_in"), methods=["POST"]),
-            Route("/v1/memory/jobs", memory("jobs"), methods=["GET"]),
-            Route("/v1/memory/jobs/{id:path}", memory("job"), methods=["GET", "POST"]),
+            Route("/v1/memory/jobs", jobs("jobs"), methods=["GET"]),
+            Route("/v1/memory/jobs/{id:path}", jobs("job"), methods=["GET", "POST"]),
             Route("/v1/memory", cubes("everything"), methods=["DELETE"]),
             Route("/v1/memory/receipts/{id}", cubes("receipt"), methods=["GET"]),
             Route("/v1/cubes", cubes("cubes"), methods=["GET", "POST"]),

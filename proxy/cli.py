@@ -19,6 +19,7 @@ from proxy.config import Config, ConfigError
 from proxy.console import Session, command
 from proxy.console import fail as _fail
 from proxy.cubes_cli import cubes
+from proxy.jobs_cli import jobs
 from proxy.measure import bench, evaluation
 from proxy.moving import moving
 
@@ -46,6 +47,7 @@ main.add_command(keys)
 main.add_command(memories)
 main.add_command(tasks)
 main.add_command(cubes)
+main.add_command(jobs)
 main.add_command(evaluation)
 main.add_command(bench)
 for _moving in moving.commands.values():

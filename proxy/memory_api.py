@@ -1,4 +1,4 @@
-"""The Memory API: list, get, add, change, delete, search, history, jobs. Each key sees its own cubes, those it
+"""The Memory API: list, get, add, change, delete, search, history. Each key sees its own cubes, those it
 was granted, and nothing else."""
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from proxy import bodies
 from proxy.auth import Auth, Principal, enter
 from proxy.blocks import Blocks
 from proxy.config import Sessions
-from proxy.errors import BadRequest, Conflict, NotFound, Unavailable
-from scheduler.jobs import Job, JobQueue, QueueError
+from proxy.errors import BadRequest, NotFound
 from scheduler.triggers import MEMORY_ERASED, MEMORY_WRITTEN, Triggers
 
 _FIELDS: dict[str, tuple[type, ...]] = {
@@ -58,7 +57,6 @@ class MemoryApi:
         memories: Memories,
         retriever: Retriever,
         blocks: Blocks,
-        queue: JobQueue,
         triggers: Triggers,
         settings: Sessions,
         most: int,
@@ -69,7 +67,6 @@ class MemoryApi:
         self._memories = memories
         self._retriever = retriever
         self._blocks = blocks
-        self._queue = queue
         self._triggers = triggers
         self._settings = settings
         self._most = most
@@ -201,40 +198,6 @@ class MemoryApi:
         result = await self._retriever.retrieve(cube, question)
         data = [hit(found) for found in result.hits]
         return _json({"object": "list", "data": data, "has_more": False, "next": None, "degraded": result.degraded})
-
-    async def jobs(self, request: Request) -> Response:
-        """`GET /v1/memory/jobs`, newest first."""
-        _, cube = await self._who(request, "memory:read")
-        limit = _number(request.query_params.get("limit", "50"), "limit", 1, 500)
-        state = request.query_params.get("state")
-        try:
-            found = await self._queue.jobs(cube, states=(state,) if state else (), limit=limit)
-        except QueueError as error:
-            raise Unavailable("the job queue cannot be reached at the moment") from error
-        return _json({"object": "list", "data": [asdict(job) for job in found], "has_more": False, "next": None})
-
-    async def job(self, request: Request) -> Response:
-        """`GET /v1/memory/jobs/{id}`, `POST /v1/memory/jobs/{id}/retry` and `…/cancel`."""
-        _, cube = await self._who(request, "memory:read" if request.method == "GET" else "memory:write")
-        wanted, _, action = request.path_params["id"].partition("/")
-        try:
-            found: Job | None = await self._queue.get(wanted)
-            if found is None or found.cube != cube:
-                raise NotFound(f"there is no job {wanted[:100]!r}")
-            if request.method == "GET" and not action:
-                return _json(asdict(found))
-            if request.method == "POST" and action == "retry":
-                again = await self._queue.retry(wanted)
-                if again is None:
-                    raise Conflict(f"a job that is {found.state} cannot be retried")
-                return _json({"id": again, "state": "waiting"})
-            if request.method == "POST" and action == "cancel":
-                if not await self._queue.cancel(wanted):
-                    raise Conflict(f"a job that is {found.state} cannot be cancelled")
-                return _json({"id": wanted, "state": "cancelled"})
-        except QueueError as error:
-            raise Unavailable("the job queue cannot be reached at the moment") from error
-        raise NotFound("there is no such route")
 
     async def _who(self, request: Request, scope: str) -> tuple[Principal, str]:
         plain = {name.lower(): value for name, value in request.headers.items()}

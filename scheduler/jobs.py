@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 LONGEST = 10  # times its debounce a job is put off at most
+STATES = ("waiting", "running", "done", "failed", "cancelled")
 Arguments = Mapping[str, str]  # ids only: arguments are stored, and what people said must not be
 
 
