@@ -272,6 +272,10 @@ async def _settle(connection: AsyncConnection, one: _Proposal, at: float) -> tup
         old, was, how = hits[0]  # "we got divorced" says what the user is from now on
         memory = memory.evolve(kind=Kind.IDENTITY, attributes={"denies": not denies(old)} if how == "ended" else None)
         slot = slot or was
+    elif memory.kind in (Kind.TASK, Kind.GOAL) and twin is None:
+        settled = next((how for old, _, how in hits if _done(old, how)), "")
+        if settled:  # whatever a model called it, it asks for nothing any more
+            memory = memory.evolve(attributes={**(memory.attributes or {}), "state": settled})
     if twin is not None:
         for old, _, how in hits:
             if old.id != twin.id and twin.status is Status.ACTIVE and not one.conditional:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from memory.agenda import repeats
 from memory.extract.text import has_cjk
 from memory.pieces import day, label
 from memory.types import Hit, Kind, Memory
@@ -144,7 +145,7 @@ def is_lifted(memory: Memory) -> bool:
 def _standing_line(memory: Memory) -> str:
     if memory.kind is Kind.SKILL:
         return _skill_line(memory)
-    due = (memory.attributes or {}).get("due")
+    due = None if repeats(memory) else (memory.attributes or {}).get("due")  # what comes again says so itself
     until = f" (due {day(due - 1)})" if isinstance(due, int | float) and 0 < due < _NO_DATE else ""
     return f"{memory.kind.value}, {day(memory.message_time)}: {squeeze(memory.text)}{until}"
 

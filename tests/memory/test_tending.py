@@ -12,7 +12,7 @@ from memory.models import Embedder
 from memory.progress import reports
 from memory.sql import Database
 from memory.types import Kind, Memory, Status
-from tests.memory.make import CUBE, NOW, record, turn
+from tests.memory.make import CUBE, NOW, candidate, record, turn
 from tests.memory.test_organise_changes import Chat
 
 TAX = "I need to send the tax form by Friday."  # said on Tuesday 14 November 2023
@@ -125,3 +125,14 @@ async def test_a_friends_news_move_nobody_elses_tasks(chat: Chat) -> None:
     await chat.say(TAX, "My brother postponed his tax form to June.", "Ann sent her tax form.")
     (only,) = await agenda(chat)
     assert only.feedback == ()
+
+
+async def test_a_statement_that_calls_a_task_off_is_no_task_whatever_a_model_calls_it(chat: Chat) -> None:
+    await chat.say("Remind me to write the thesis proposal.")
+    said = await record(chat.database, turn(user_text="I gave up on the thesis proposal.", said_at=NOW + 60))
+    told = candidate(
+        said, "I gave up on the thesis proposal", kind=Kind.TASK, attributes={"state": "open", "due": None}
+    )
+    await chat.organiser.organise(CUBE, [said], [told], NOW + 61)
+    assert await agenda(chat) == []
+    assert state_of(await chat.the("Remind me")) == "cancelled"
