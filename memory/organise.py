@@ -30,7 +30,7 @@ from memory.extract.text import normalise
 from memory.memories import archive, digest, link, save, select
 from memory.models import Embedder
 from memory.sql import Database
-from memory.tasks import is_done
+from memory.tasks import calls_off, is_done
 from memory.tending import said_again, tend
 from memory.timeline import Slotted, close, open_plans, place, told_in, touching, turn_before
 from memory.turns import mark_extracted, still_standing
@@ -444,6 +444,8 @@ def _done(old: Memory, how: str) -> str:
     """What becomes of a task or goal."""
     if old.kind is Kind.GOAL and how == "ended":
         return "cancelled"
+    if how == "cancelled" and old.kind is Kind.TASK and calls_off(old):
+        return "done"
     return how if old.kind in (Kind.TASK, Kind.GOAL) and how in ("done", "cancelled") else ""
 
 

@@ -26,6 +26,7 @@ _LEAD = re.compile(
     r"(?:I|we)(?:'ve|'d|'m| have| am)?(?: (?:\w+ly|also|still|yet|just|got|had|now))*(?: (?:need|have|must|should|want|like|would like|plan|planning|hope|hoping|ought|gotta|going|supposed|dream of|aim|haven't|have not))?(?: yet)?(?: to)?)\s+",
     re.IGNORECASE,
 )
+_IS_DUE = re.compile(r"^(?:my|our)\s+(.{2,60}?)\s+(?:is|are)\s+(?:\w+\s+)?due\b", re.IGNORECASE)
 _LEAD_ZH = re.compile(
     r"提醒我|别让我忘了|不要让我忘了|别忘了|记得|帮我|麻烦|需要|必须|应该|一定要|还没有?|没有?|来得及|之前|以前|上去|一下|目标|梦想|愿望|希望|打算|计划|准备|今年|明年|每[天周月年]|想要?|学会|个|次|一"
 )
@@ -45,7 +46,7 @@ _PAST = frozenset(
 _JUST = r"(?:(?:finally|just|already|also|now|then|yes|yep|ok|okay|successfully|actually|today|yesterday)[\s,]+)*"
 _ACT = re.compile(
     rf"(?:^|[,;:—–-]\s*|\band\s+|(?=\b(?:I|we)\b)){_JUST}(?:(?:I|we)(?:'ve| have| had)?\s+)?{_JUST}(?P<verb>[a-z]+)"
-    r"(?!\s+(?:too|more|less|some|another|enough|a lot|for)\b)",
+    r"(?!\s+(?:too|more|less|some|another|enough|a lot)\b)",
     re.IGNORECASE,
 )
 _PASSIVE = re.compile(
@@ -60,6 +61,7 @@ _VERBS_ZH = frozenset("交写办买付缴寄订约打发背扫洗修取拿送接
 _COMPLETE_ZH = re.compile(r"搞定|办[好完成]|弄[好完]|做[好完]|完成|处理[好完]|解决|打勾|划掉")
 _FOR_ME_ZH = re.compile(r"[给替帮跟对](?:我|咱)")
 _LAST = re.compile(r"^(?P<head>.{3,60}?)[:,]?\s+(?P<verb>[a-z]+)\W*$", re.IGNORECASE)
+_MASTERS = frozenset(("boss", "manager", "teacher", "doctor", "landlord", "老板", "领导", "老师", "房东", "医生"))
 _REACHED = re.compile(
     r"\b(?:finally|at last|achieved|reached|accomplished|did it|made it|managed)\b|终于|总算|达成|实现", re.IGNORECASE
 )
@@ -80,11 +82,13 @@ def parts(task: Memory) -> Parts:
         plain = plain.replace(span.text, " ")
     if has_cjk(plain):
         return Parts("", frozenset(all_keys(_LEAD_ZH.sub("", plain))))
+    if due := _IS_DUE.match(plain):  # "my essay is due": it is to be handed in
+        return Parts("send", frozenset(all_keys(due[1])))
     bare = _LEAD.sub("", plain, count=1) if _LEAD.match(plain) else plain
     first, _, rest = bare.partition(" ")
     if re.search(r"\b(?:about|of)\s$", _LEAD.match(plain)[0] if _LEAD.match(plain) else ""):  # type: ignore[index]
         first, rest = "", bare
-    verbs = _stems(first)
+    verbs = _verb(first)
     return Parts(verbs[0] if verbs else fold(first), frozenset(all_keys(rest)) or frozenset(verbs))
 
 
@@ -113,6 +117,11 @@ def is_done(said: Memory, task: Memory) -> bool:
         if _SAME.get(verb, verb) == _SAME.get(wanted, wanted) or (task.kind is Kind.TASK and verb in _COMPLETE):
             return True
     return False
+
+
+def calls_off(task: Memory) -> bool:
+    """Whether the task itself is to cancel something: "it is cancelled" says that this is done."""
+    return parts(task).verb.startswith("cancel") or "取消" in task.text
 
 
 def meant(changes: Change, said: Memory, known: list[Memory]) -> Memory | None:
@@ -155,6 +164,8 @@ def restates(new: Memory, old: Memory) -> bool:
 def _own(text: str, task: Memory) -> bool:
     """Whether it is the speaker's: what a friend does says nothing, but a boss may move a deadline."""
     who = about_another(text)
+    if who in _MASTERS and re.search(r"extend|postpon|reschedul|推迟|延", text):
+        return True
     return (
         not who or who in fold(task.text) or bool(re.search(r"deadline|due|extension|截止|期限", text, re.IGNORECASE))
     )
@@ -164,7 +175,7 @@ def _negates(verb: str, task: Memory) -> bool:
     """ "I haven't booked the dentist" speaks of booking, "I haven't seen my dentist" does not; "do it again" of anything."""
     wanted = parts(task).verb
     return verb.lower() in ("do", "go", "start", "done") or any(
-        _SAME.get(stem, stem) in (_SAME.get(wanted, wanted), "done") or stem in _COMPLETE for stem in _stems(verb)
+        _SAME.get(stem, stem) in (_SAME.get(wanted, wanted), "done") or stem in _COMPLETE for stem in _verb(verb)
     )
 
 
@@ -177,7 +188,7 @@ def _past_acts(text: str) -> list[str]:
     for match in matches:
         word = match["verb"].lower()
         if word.endswith("ed") or word in _PAST:
-            found += _stems(word) or [word]
+            found += _verb(word) or [word]
     return found
 
 
@@ -185,6 +196,11 @@ def _acts_zh(text: str, task: Memory) -> bool:
     """Whether the task's own verb, or a word that says that anything is done, stands in a Chinese text."""
     verbs = [char for char in parts(task).objects if char in _VERBS_ZH]
     return not verbs or any(verb in text for verb in verbs) or bool(_COMPLETE_ZH.search(text))
+
+
+def _verb(word: str) -> list[str]:
+    """The stem of a verb in any form: applied, applying, apply."""
+    return _stems(f"{word[:-3]}y" if word.lower().endswith("ied") else word)
 
 
 def _stems(text: str) -> list[str]:

@@ -59,7 +59,7 @@ _ROWS = (
     Row("replaced", _p(r"\b{THE}{O}\s+(?:(?:got|was|were|is|has|have|had|been|being)\s+)*(?:moved|postponed|rescheduled|pushed|brought forward|shifted|delayed|changed)(?:\s+back)?\s+(?:to|until|till|by)\b".replace("{O}", r"(?P<o>[^,.;:!?\n—]{2,60}?)"))),
     Row("replaced", _p(r"{WE}(?:moved|postponed|rescheduled|pushed|shifted|delayed)\s+{THE}(?P<o>[^,.;:!?\n—]{2,50}?)\s+(?:back\s+)?(?:to|until|till)\s+(?=\w)")),
     Row("cancelled", _p(r"\bcancel(?:l?ed|ling|ing|l)?\s+(?:{THE})?{O}")),
-    Row("cancelled", _p(r"\b(?:{THE})?(?P<o>[^,.;:!?\n—]{2,60}?)\s*(?:'s|\b(?:is|was|were|are|got|has been|have been|had to be|been))\s+(?:(?:been|just|now|sadly)\s+)*(?:cancel+ed|called off|scrapped|off(?=\s*(?:$|[,.;!]|for|again|now)))")),
+    Row("cancelled", _p(r"\b(?:{THE})?(?P<o>[^,.;:!?\n—]{2,60}?)\s*(?:'s|\b(?:is|was|were|are|got|has been|have been|had to be|been))\s+(?:(?:been|just|now|sadly|finally|already)\s+)*(?:cancel+ed|called off|scrapped|off(?=\s*(?:$|[,.;!]|for|again|now)))")),
     Row("cancelled", _p(r"(?:{THE})?(?P<o>[^,.;:!?\n—]{2,60}?)\s*(?:isn't|is not|won't be|will not be|not)\s+(?:happening|taking place|going ahead|going to happen)\b")),
     Row("cancelled", _p(r"\b(?:called off|scrapped|dropp(?:ed|ing)|ditch(?:ed|ing)|abandon(?:ed|ing))\s+{THE}{O}"), veto=_p(r"\bdropp(?:ed|ing)\b.{0,30}\boff\b")),
     Row("cancelled", _p(r"\b(?:gave|given|giving)\s+up\s+(?:on\s+)?(?:the idea of\s+)?(?:{THE})?{O}")),

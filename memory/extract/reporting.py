@@ -33,9 +33,9 @@ _ROWS_EN = (
     ("reopened", _p(r"\b(?:have|has|had|need|needs|got|must)\s+to\s+(?:be\s+)?(?P<verb>\w+)\b.{0,60}\b(?:again|once more|anew|back)\b|\b(?:re-?open(?:ed)?|re-?do(?:ne|ing)?|do-over)\b")),
     ("reopened", _p(r"\b(?:haven't|have not|hasn't|didn't|did not)\s+(?:actually\s+|really\s+)?(?P<verb>\w+)\b|\bnot (?:actually |really )?(?:done|finished|sent|paid) (?:yet|after all)\b")),
     ("failed", _p(r"\b(?:fail(?:ed|s)|(?:did|does)(?:n't| not) (?:work|go through|go well|succeed)|couldn't|could not|wasn't able|weren't able|unsuccessful|no luck|without success|"
-                  r"(?:got|was|were|been) (?:rejected|refused|declined|turned down)|(?:keeps?|kept) (?:on )?(?:crashing|failing|breaking|bouncing)|bounced|(?:I'm|am|got|we're) stuck)\b")),
+                  r"(?:got|was|were|been) (?:rejected|refused|declined|turned down)|(?:keeps?|kept) (?:on )?(?:crashing|failing|breaking|bouncing)|bounced|(?:I'm|am|got|we're) stuck|on hold|hung up|voicemail|no answer|(?:nobody|no one) (?:answered|picked up))\b")),
     ("failed", _p(r"\b(?:tried|attempted)\b.{0,60}\b(?:but|no one|nobody|without)\b")),
-    ("progress", _p(r"\b(?:half|partly|partially|mostly|almost|nearly|halfway)[- ](?:done|finished|written|through|there|ready|complete|packed|painted|read)\b|\bhalfway\b|\bhalf (?:of )?(?:my|the)\b|\b(?:one|two|three|a) (?:third|quarter)s? of\b|\b\d{1,3} ?%")),
+    ("progress", _p(r"\b(?:half|partly|partially|mostly|almost|nearly|halfway)[- ](?:done|finished|written|through|there|ready|complete|packed|painted|read)\b|\bhalfway\b|\bhalf (?:of )?(?:my|the)\b|\b(?:one|two|three|a) (?:third|quarter)s? of\b|\b\d{1,3} ?% (?:done|through|of|finished|complete|ready|written)\b|\bhalf[- ]\w+ed\b")),
     ("progress", _p(r"\b(?:ma(?:de|king)) (?:some |good |great |a bit of |a lot of )?(?:progress|headway)\b|\b(?:is|are|'s) (?:coming along|well under way|under way|in progress|on track)\b|\b(?:I'm|I am|we're|been) (?:still )?working on\b|\bfirst draft\b")),
     ("progress", _p(r"^(?:\W*(?:so|and|also|today|finally|just|ok)\W+)*(?:I|we)(?:'ve| have)?\s+(?:\w+ly\s+|just\s+)?(?:started|begun|began|kicked off|got going)\b")),
 )  # fmt: skip

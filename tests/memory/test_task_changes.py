@@ -2,8 +2,8 @@
 against look-alikes that change nothing.
 
 A row tells tasks (as any extraction would: "G:" marks a goal, "D:" one that is done) on a Wednesday and says one thing on the
-Thursday. `dev` was tuned on; `held` was written before the first of these rules and looked at only after it had been measured
-(docs/LOG.md).
+Thursday. `dev` was tuned on; `held` was written before the first of these rules; `last` and `fresh` unseen by what came of those (`last` to
+be hard). Each was looked at after it had been measured: how they did at first, which is what to expect in the field, is in docs/LOG.md.
 """
 
 from __future__ import annotations
@@ -124,7 +124,8 @@ async def measure(database: Database, embedder: Embedder, part: str) -> tuple[fl
 
 
 @pytest.mark.parametrize(
-    ("part", "precision", "recall"), [("dev", 0.95, 0.9), ("held", 0.95, 0.9), ("last", 0.95, 0.6)]
+    ("part", "precision", "recall"),
+    [("dev", 0.95, 0.9), ("held", 0.95, 0.9), ("last", 0.95, 0.8), ("fresh", 0.95, 0.9)],
 )
 async def test_what_is_said_of_tasks_changes_them_and_nothing_else_does(
     part: str, precision: float, recall: float, database: Database, embedder: Embedder
