@@ -2,8 +2,9 @@
 against look-alikes that change nothing.
 
 A row tells tasks (as any extraction would: "G:" marks a goal, "D:" one that is done) on a Wednesday and says one thing on the
-Thursday. `dev` was tuned on; `held` was written before the first of these rules; `last` and `fresh` unseen by what came of those (`last` to
-be hard). Each was looked at after it had been measured: how they did at first, which is what to expect in the field, is in docs/LOG.md.
+Thursday. `dev` was tuned on; `held` was written before the first of these rules; `last` and `fresh` unseen by what came of
+those (`last` to be hard). Each was looked at after it had been measured: how they did at first, which is what to expect in the
+field, is in docs/LOG.md.
 """
 
 from __future__ import annotations
