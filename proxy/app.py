@@ -63,6 +63,7 @@ from proxy.predicting import Due, Predictor
 from proxy.remember import Remember
 from proxy.responses import RESPONSES
 from proxy.scenes_api import ScenesApi
+from proxy.scrape import Scrape
 from proxy.sending import send_error
 from proxy.status import Status
 from proxy.surface import CHAT, Surface
@@ -137,6 +138,7 @@ class Parts:
     queue: JobQueue
     triggers: Triggers
     metrics: Metrics
+    scrape: Scrape
     background: Background
     close: Callable[[], Awaitable[None]]
 
@@ -175,7 +177,8 @@ async def assemble(config: Config, *, engine_port: int = 0, clock: Callable[[], 
     )
     blocks = Blocks(database, background)
     added = hooks.load(config.hooks)
-    fired = Triggers(queue, rules.table(config, added), metrics.triggered)
+    table = rules.table(config, added)
+    fired = Triggers(queue, table, metrics.triggered)
     foresight = Foresight(
         retriever=retriever,
         rows=rows,
@@ -245,6 +248,7 @@ async def assemble(config: Config, *, engine_port: int = 0, clock: Callable[[], 
         queue=queue,
         triggers=fired,
         metrics=metrics,
+        scrape=Scrape(metrics.registry, config.folder / "metrics", queue, {rule.task for rule in table}, clock),
         background=background,
         close=close,
     )
@@ -538,7 +542,7 @@ class Front:
 
     async def metrics(self, _: Request) -> Response:
         """`GET /metrics` for Prometheus."""
-        return Response(self.parts.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(await self.parts.scrape.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 class _Whole:

@@ -102,7 +102,7 @@ class ExecutorSettings(_Section, frozen=True):
     sweep_s: float = 10.0
     attempts: int = 5
     limits: dict[str, int] = {}  # task → jobs at a time
-    keep_failed_days: float = 30.0
+    keep_failed_days: float = 30.0  # 0: for ever
 
 
 class EngineSettings(_Section, frozen=True):

@@ -1,12 +1,18 @@
-"""Counters and histograms in Prometheus's form; each process has its own registry, made with the app."""
+"""Counters and histograms in Prometheus's form; each process has its own registry. What `GET /metrics` shows of them, and how it
+comes by the executor's: proxy.scrape."""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from collections.abc import Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from memory.rows import Count
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_LONG_SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900)
+_KINDS = ("prompt", "completion")
 
 
 def triggers_counter(registry: CollectorRegistry) -> Counter:
@@ -82,6 +88,36 @@ class Metrics:
             self.read_ahead.labels(outcome).inc(number)
         self.prefetch_saved.labels("rows").inc(count.saved_s)
 
-    def text(self) -> bytes:
-        """The exposition format."""
-        return generate_latest(self.registry)
+
+class ExecutorMetrics:
+    """What an executor counts."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.runs = Counter(
+            "memrelay_job_runs", "Runs of tasks: done, retry (it raised, and is tried again), failed (a dead letter)",
+            ["task", "outcome"], registry=self.registry,
+        )  # fmt: skip
+        self.seconds = Histogram(
+            "memrelay_job_seconds", "How long a run took, its wait for a place not counted", ["task"], buckets=_LONG_SECONDS,
+            registry=self.registry,
+        )  # fmt: skip
+        self.tokens = Counter(
+            "memrelay_extraction_tokens", "What the extraction model was sent (prompt) and sent back (completion)", ["kind"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.triggers = triggers_counter(self.registry)
+        for kind in _KINDS:
+            self.tokens.labels(kind)
+
+    def ran(self, task: str, outcome: str, seconds: float, result: Mapping[str, Any]) -> None:
+        """Count a run of a task."""
+        self.runs.labels(task, outcome).inc()
+        self.seconds.labels(task).observe(seconds)
+        if task == "learn":
+            for kind in _KINDS:
+                self.tokens.labels(kind).inc(result.get(f"{kind}_tokens", 0))
+
+    def triggered(self, event: str, outcome: str) -> None:
+        """Count a put that followed from an event."""
+        self.triggers.labels(event, outcome).inc()

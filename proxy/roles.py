@@ -7,6 +7,7 @@ import ctypes
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +34,9 @@ from memory.turns import TurnLog
 from proxy import app, db, hooks, rules
 from proxy.config import Config, ConfigError
 from proxy.forecasts import Forecasts
+from proxy.metrics import ExecutorMetrics
 from proxy.predicting import Due, Predictor
+from proxy.scrape import MetricsFile
 from proxy.tasks import Sweep, Work
 from proxy.upstreams import routing
 from proxy.upstreams.model import UpstreamModel
@@ -117,9 +120,10 @@ async def executor(config: Config, engine_port: int) -> None:
         predictor=predictor,
         quiet_s=config.evolution.quiet_s,
     )
-    fired = Triggers(queue, table)
+    metrics = ExecutorMetrics()
+    fired = Triggers(queue, table, metrics.triggered)
     clock = Clock(fired, table, work.active, time.time)
-    sweep = Sweep(work, queue)
+    sweep = Sweep(work, queue, keep_failed_s=config.executor.keep_failed_days * DAY_S or None)
 
     async def beat() -> None:
         await sweep()
@@ -133,10 +137,15 @@ async def executor(config: Config, engine_port: int) -> None:
         poll_s=config.executor.poll_s,
         beat=beat,
         beat_s=config.executor.sweep_s,
+        seen=metrics.ran,
     )
+    shown = MetricsFile(config.folder / "metrics", f"{socket.gethostname()}-{os.getpid()}", metrics.registry)
+    showing = asyncio.create_task(shown.run())
     try:
         await runs.run(stop)
     finally:
+        showing.cancel()
+        await asyncio.gather(showing, return_exceptions=True)
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(max_workers=4))
         await retriever.close()
         threads.shutdown(wait=False)

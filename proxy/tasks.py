@@ -292,9 +292,11 @@ class Sweep:
     """The clock trigger: finds work that no event has announced (a crash between a commit and its trigger, another
     process's write), cubes gone quiet with something new to think over and, once after the start, damage to any index."""
 
-    def __init__(self, work: Work, queue: JobQueue) -> None:
+    def __init__(self, work: Work, queue: JobQueue, keep_failed_s: float | None = None) -> None:
+        """`keep_failed_s`: so long jobs lie in the dead letters; None: until somebody looks at them."""
         self._work = work
         self._queue = queue
+        self._keep_failed_s = keep_failed_s
         self._verified = False
         self._purged_at = 0.0
         self._aged_at = 0.0
@@ -357,5 +359,5 @@ class Sweep:
         now = self._work.clock()
         if now - self._purged_at > 3600:
             self._purged_at = now
-            await self._queue.purge(_KEEP_JOBS_S, now)
+            await self._queue.purge(_KEEP_JOBS_S, now, self._keep_failed_s)
             await purge(self._work.database, now - _KEEP_BLOCKS_S)

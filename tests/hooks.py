@@ -8,7 +8,7 @@ from proxy.errors import Forbidden
 from proxy.hooks import Exchange, Hook
 from proxy.splice import Append, Lead
 from scheduler.jobs import Task
-from scheduler.triggers import MEMORY_WRITTEN, SESSION_QUIET, Trigger
+from scheduler.triggers import MEMORY_WRITTEN, SESSION_QUIET, TURN_FINISHED, Trigger
 
 
 class Faulty(Hook):
@@ -89,3 +89,16 @@ class Confused(Hook):
 
     def triggers(self) -> Sequence[Trigger]:
         return [Trigger("sunrise", "index")]
+
+
+class Failing(Hook):
+    """Brings a task that raises, and lets it run after every turn."""
+
+    def tasks(self) -> Sequence[Task]:
+        return [Task("sour", self.work, attempts=2, backoff_s=0.1)]
+
+    def triggers(self) -> Sequence[Trigger]:
+        return [Trigger(TURN_FINISHED, "sour")]
+
+    async def work(self, cube: str, arguments: Mapping[str, str]) -> dict[str, int]:
+        raise RuntimeError("sour")

@@ -1,0 +1,69 @@
+"""GET /metrics of a live installation: what the executor did, what waits in the queue."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.fakes import RecordingUpstream
+from tests.live import Installation, wait_for
+
+SCHEDULING = (Path(__file__).parents[2] / "docs" / "SCHEDULING.md").read_text(encoding="utf-8")
+
+
+def shown(live: Installation) -> dict[str, float]:
+    """Every sample without the name of its executor: name and labels → value."""
+    answer = httpx.get(f"{live.url}/metrics", timeout=30)
+    assert answer.status_code == 200
+    lines = [line for line in answer.text.splitlines() if not line.startswith("#")]
+    values = [line.rpartition(" ") for line in lines]
+    return {re.sub(r'executor="[^"]*",?', "", name): float(value) for name, _, value in values}
+
+
+def ran(samples: dict[str, float], task: str, outcome: str) -> float:
+    return samples.get(f'memrelay_job_runs_total{{outcome="{outcome}",task="{task}"}}', 0.0)
+
+
+def settings(upstream: RecordingUpstream) -> dict[str, Any]:
+    return {
+        "upstreams": [{"name": "r", "kind": "openai", "base_url": upstream.url}],
+        "extraction": {"model": "extractor", "debounce_s": 0},
+        "hooks": ["tests.hooks:Failing"],
+    }
+
+
+def test_a_scrape_shows_what_the_executor_did_and_what_waits(data: Path, upstream: RecordingUpstream) -> None:
+    upstream.answer = lambda received: (
+        json.dumps({"memories": []}) if received.body["model"] == "extractor" else "Noted."
+    )
+    with Installation(data, **settings(upstream)) as live:
+        client = live.client(live.key())
+        for text in ("My rug is round.", "My sofa is green."):
+            client.chat.completions.create(model="m", messages=[{"role": "user", "content": text}])
+        wait_for(
+            lambda: ran(shown(live), "learn", "done") and ran(shown(live), "sour", "failed"), "the runs to be told"
+        )
+        found = shown(live)
+        assert list((data / "metrics").glob("executor-*.prom"))
+    assert ran(found, "sour", "retry") == ran(found, "sour", "failed") >= 1
+    assert found['memrelay_job_seconds_count{task="learn"}'] == ran(found, "learn", "done")
+    calls = sum(request.body["model"] == "extractor" for request in upstream.requests)
+    assert found['memrelay_extraction_tokens_total{kind="prompt"}'] == calls > 0
+    assert found["memrelay_queue_up"] == 1.0
+    assert found['memrelay_jobs{state="failed",task="sour"}'] == ran(found, "sour", "failed")
+    assert found['memrelay_jobs{state="waiting",task="predict"}'] == 1.0  # it waits for a silence
+    assert found['memrelay_oldest_waiting_job_seconds{task="predict"}'] > 0
+    assert found['memrelay_triggers_total{event="session_quiet",outcome="queued"}'] == 2.0
+    assert found['memrelay_triggers_total{event="session_quiet",outcome="joined"}'] == 2.0
+    assert list((data / "metrics").iterdir()) == []
+    undocumented = {name for name in map(family, found) if f"`{name}" not in SCHEDULING and "job" in name}
+    assert undocumented == set()
+
+
+def family(sample: str) -> str:
+    """The metric that a sample belongs to."""
+    return re.sub(r"_(bucket|count|sum|created)$", "", sample.partition("{")[0])
