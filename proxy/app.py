@@ -143,8 +143,15 @@ class Parts:
     close: Callable[[], Awaitable[None]]
 
 
-async def assemble(config: Config, *, engine_port: int = 0, clock: Callable[[], float] = time.time) -> Parts:
-    """Make the parts. The database must have been brought up to date."""
+async def assemble(
+    config: Config,
+    *,
+    engine_port: int = 0,
+    clock: Callable[[], float] = time.time,
+    alone: bool = False,
+) -> Parts:
+    """Make the parts. The database must have been brought up to date. `alone`: nobody works off the queue, and no time but the
+    given clock's passes: nothing is put into the queue, and whoever assembles lets the foresight tick."""
     database = db.open_database(config)
     store = Store(config.store_root)
     settings = config.memory
@@ -177,7 +184,7 @@ async def assemble(config: Config, *, engine_port: int = 0, clock: Callable[[], 
     )
     blocks = Blocks(database, background)
     added = hooks.load(config.hooks)
-    table = rules.table(config, added)
+    table = [] if alone else rules.table(config, added)
     fired = Triggers(queue, table, metrics.triggered)
     foresight = Foresight(
         retriever=retriever,
@@ -208,7 +215,7 @@ async def assemble(config: Config, *, engine_port: int = 0, clock: Callable[[], 
     routes = routing.make(config, engine_port)
     keys = Keys(database, clock)
 
-    looking = asyncio.create_task(foresight.run())
+    looking = asyncio.create_task(asyncio.sleep(0) if alone else foresight.run())
 
     async def close() -> None:
         looking.cancel()

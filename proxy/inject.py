@@ -8,8 +8,8 @@ Blocks of earlier turns are put again where they stood, so the prompt stays a pr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from memory.agenda import repeats
@@ -17,8 +17,10 @@ from memory.extract.text import has_cjk
 from memory.pieces import day, label
 from memory.types import Hit, Kind, Memory
 from memory.words import fold, squeeze, tokens
-from proxy import fence
+from proxy import fence, worth
 from proxy.splice import Append, Edit, Lead, Prepend
+from scheduler import policy
+from scheduler.policy import Budget, Tier
 
 STANDING = (
     Kind.IDENTITY,
@@ -52,20 +54,43 @@ class Block:
 EMPTY = Block("", (), 0)
 
 
-def stable_block(memories: Sequence[Memory], mark: str, budget: int) -> Block:
-    """Identity, preferences, skills, goals and open tasks within `budget` tokens. The same memories give the same bytes."""
+def stable_block(
+    memories: Sequence[Memory],
+    mark: str,
+    budget: int,
+    *,
+    now: float | None = None,
+    before: Collection[str] = (),
+    chances: Mapping[str, float] | None = None,
+) -> Block:
+    """Identity, preferences, skills, goals and open tasks within `budget` tokens, those of the greatest value (scheduler/policy.py)
+    `now`, None: when the last of them was said. `before`: what stood in the block of the last session, and stays unless others
+    are worth clearly more. `chances`: memory → that it is needed next. The same arguments give the same bytes."""
     order = {kind: place for place, kind in enumerate(STANDING)}
-    wanted = [m for m in memories if (m.pinned or (m.kind in order and _is_open(m))) and not is_lifted(m)]
-    # the most important come in first, the order in the block is fixed
-    chosen, used = [], 0
-    for memory in sorted(wanted, key=lambda m: (not m.pinned, -m.importance, -m.message_time, m.id)):
-        cost = tokens(_standing_line(memory))
-        if used + cost <= budget:
-            chosen.append(memory)
-            used += cost
+    wanted = _wanted(memories)
+    at = max((m.message_time for m in wanted), default=0.0) if now is None else now
+    # a longer line costs as much more to compute again as it takes: so its length neither helps nor hurts it
+    items = [replace(worth.item(m, tokens=cost), cost=cost) for m, cost in _costs(wanted)]
+    items = [replace(item, expected=(chances or {}).get(item.id)) for item in items]
+    stood = policy.within([item for item in items if item.id in before], Tier.KV, at)
+    found = policy.place(items, Budget({Tier.KV: budget}), at, stood)
+    chosen = [memory for memory in wanted if found[memory.id].tier is Tier.KV]
     chosen.sort(key=lambda m: (order.get(m.kind, len(order)), m.message_time, m.id))
     heading = _SKILL_HEADING if any(m.kind is Kind.SKILL for m in chosen) else _STABLE_HEADING
     return _block(fence.STABLE, mark, heading, [(m.id, _standing_line(m)) for m in chosen])
+
+
+def crowded(memories: Sequence[Memory], budget: int) -> bool:
+    """Whether not all that could stand in the stable block fits."""
+    return sum(cost for _, cost in _costs(_wanted(memories))) > budget
+
+
+def _wanted(memories: Sequence[Memory]) -> list[Memory]:
+    return [m for m in memories if (m.pinned or (m.kind in STANDING and _is_open(m))) and not is_lifted(m)]
+
+
+def _costs(memories: Sequence[Memory]) -> list[tuple[Memory, int]]:
+    return [(memory, tokens(_standing_line(memory))) for memory in memories]
 
 
 def recall_block(

@@ -137,6 +137,56 @@ def _show_scenes(console: Console, body: dict[str, Any]) -> None:
         console.print(table)
 
 
+@command(bench, "tiers")
+@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--format", "how", type=click.Choice(["locomo", "memorybank", "chats"]), default="chats", show_default=True
+)
+@click.option("--conversations", default="", metavar="0,1,…", help="Only these, counted from 0.")
+@click.option("--warm-mb", type=click.IntRange(min=1), default=1, show_default=True, help="Memory for cubes in use.")
+@click.option("--archive-days", type=float, default=60.0, show_default=True, help="Unused so long, a memory may fade.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Draw it into this file (SVG).")
+def tiers(
+    session: Session, path: Path, how: str, conversations: str, warm_mb: int, archive_days: float, out: Path | None
+) -> None:
+    """Conversations lived through again on a clock that is set: which memory was where, beside the budgets."""
+    from proxy.evaluation import drawing, formats, run
+    from proxy.evaluation import tiers as films
+    from proxy.evaluation.talk import BadData
+
+    config = msgspec.structs.replace(
+        session.config,
+        memory=msgspec.structs.replace(session.config.memory, warm_mb=warm_mb),
+        evolution=msgspec.structs.replace(
+            session.config.evolution, archive_after_days=archive_days, archive_episodes_after_days=archive_days
+        ),
+    )
+    try:
+        talks = formats.read(path, formats.locomo_pairs if how == "locomo" else getattr(formats, how))
+        chosen = [talks[number] for number in _numbers(conversations, len(talks))] or talks
+        with run.temporary(config, None) as alone, _progress() as progress:
+            film = asyncio.run(films.measure(alone, chosen, progress))
+        if out is not None:
+            out.write_text(drawing.draw(film), encoding="utf-8")
+    except (BadData, OSError) as error:
+        fail(str(error))
+    body = {"benchmark": "tiers", **films.counted(film), "picture": str(out) if out else None}
+    session.answer(body, lambda console: _show_tiers(console, body))
+
+
+def _show_tiers(console: Console, body: dict[str, Any]) -> None:
+    console.print(f"{body['memories']} memories, {body['sessions']} sessions in {body['days']:.0f} days")
+    console.print(f"sessions that found their cube in RAM   {body['found_in_ram']}")
+    table = Table(box=None)
+    for title in ("tier", "budget, bytes", "most, bytes", "at the end, bytes"):
+        table.add_column(title, justify="left" if title == "tier" else "right")
+    for tier, most in body["most_bytes"].items():
+        table.add_row(tier, str(body["budget_bytes"].get(tier, "–")), str(most), str(body["end_bytes"][tier]))
+    console.print(table)
+    for name, count in body["moves"].items():
+        console.print(f"{count:6} {name}")
+
+
 @command(bench, "retrieval")
 @click.option("--memories", "sizes", type=click.IntRange(min=1), multiple=True, help="How many; default: 1000 10000.")
 @click.argument("more", type=click.IntRange(min=1), nargs=-1, metavar="[MORE]...")

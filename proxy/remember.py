@@ -315,10 +315,18 @@ class Remember(Hook):
         if begun is not None:
             return begun, False
         standing = await self._memories.standing(scene.cube, inject.STANDING) if cube else []
-        block = inject.stable_block(standing, mark, self._settings.stable_tokens)
+        budget = self._settings.stable_tokens
+        chances, before = await self._choosing(scene.cube) if inject.crowded(standing, budget) else ({}, ())
+        block = inject.stable_block(standing, mark, budget, now=self._clock(), before=before, chances=chances)
         begun = Begun(scene.session, block.text, block.memories, cube.rev if cube else 0)
         self._blocks.begin(scene.cube, begun, self._clock())
         return begun, True
+
+    async def _choosing(self, cube: str) -> tuple[dict[str, float], tuple[str, ...]]:
+        """(chances of what is foreseen for the opening, what stood in the block of the last session)"""
+        opening, newest = await self._foresight.of_opening(cube), await self._blocks.newest(cube)
+        chances = {one.memory: one.chance for one in opening.foreseen} if opening else {}
+        return chances, newest[0].memories if newest else ()
 
     async def _recall(
         self, exchange: Exchange, scene: Scene, cube: Cube | None, begun: Begun, mark: str, *, first: bool

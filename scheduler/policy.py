@@ -4,7 +4,7 @@ An item is whatever can be held nearer or farther: a memory of a cube, or a whol
 
     value     = frequency × recency × relevance
     frequency = (u + prior) / (u + prior + 3)     u: uses, each halved for every 30 days that passed since
-    recency   = 1 / (1 + idle / 7 days)           idle: time since it was last said or used
+    recency   = 1 / (1 + idle / 7 days)           idle: time since it was last said or used; 365 for what always holds
     relevance = 0.05 + 0.95 × chance              chance that the next scene needs it
 
 so that one that is new, or of which nothing is foreseen, is worth something. Need falls with disuse as a power of time, not
@@ -24,6 +24,7 @@ from enum import StrEnum
 DAY_S = 86_400.0
 USED_HALF_LIFE_S = 30 * DAY_S
 IDLE_S = 7 * DAY_S  # after so long without use recency is a half
+AGING_S = 365 * DAY_S  # the same for what holds in every scene
 MANY = 3.0  # uses that make half of the greatest frequency
 UNKNOWN = 0.2  # chance of an item of which nothing is foreseen
 STANDING = 0.5  # at least that of one that holds in every scene
@@ -132,7 +133,7 @@ def value(item: Item, now: float) -> Value:
     credit = used + max(item.prior, 0.0)
     return Value(
         frequency=credit / (credit + MANY),
-        recency=1.0 / (1.0 + idle / IDLE_S),
+        recency=1.0 / (1.0 + idle / (AGING_S if item.standing else IDLE_S)),
         relevance=_LEAST + (1.0 - _LEAST) * chance,
         used=used,
         idle_s=idle,
@@ -176,6 +177,11 @@ def place(
             missed.setdefault(item.id, (tier, _at_size(here.enters, item, tier)))
         rest = [item for item in rest if item.id not in found]
     return found
+
+
+def within(items: Iterable[Item], tier: Tier, now: float) -> dict[str, Placement]:
+    """The items as they are when all of them are in this tier; what `place` takes as `before`."""
+    return {item.id: Placement(item.id, tier, now, value(item, now)) for item in items}
 
 
 def moves(placements: Mapping[str, Placement]) -> list[Placement]:

@@ -9,27 +9,33 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from memory.agenda import Agenda
+from memory.index import Index
+from memory.organise import Organiser
 from memory.reflect import Policy, Reflector
 from memory.reflect.fading import DAY_S
+from memory.retrieve import Retriever
 from memory.types import stable_id
 from proxy import app
 from proxy.auth import Principal, cube_of
 from proxy.config import Config
-from proxy.evaluation.run import opened
 from proxy.evaluation.talk import Said, Talk
+from proxy.forecasts import Forecasts
 from proxy.hooks import Exchange
+from proxy.predicting import Due, Predictor
 from proxy.stream import Answer
 from proxy.tasks import Work
 
 _ANSWERED_S = 20.0  # from a question to the end of its answer
 _QUIET_S = 600.0  # from the last answer of a session to the jobs that follow it
+_AHEAD_S = 300.0  # before a session, when the clock ticks last
 _DRAIN_S = 60.0
 
 
@@ -66,16 +72,52 @@ def sessions(talks: Sequence[Talk]) -> list[Session]:
     return sorted(found, key=lambda session: (session.turns[0].at, session.owner))
 
 
+@dataclass(frozen=True, slots=True)
+class Life:
+    """The proxy's parts, and the executor's work beside them."""
+
+    parts: app.Parts
+    work: Work
+    predictor: Predictor
+
+
 @asynccontextmanager
-async def living(config: Config, clock: Clock) -> AsyncIterator[tuple[app.Parts, Work]]:
-    """The product's parts and its jobs, on this clock; `evolution` of the configuration says what fades."""
+async def living(config: Config, clock: Clock) -> AsyncIterator[Life]:
+    """The product as `memrelay serve` makes it, on this clock, without a model for extraction; `evolution` of the configuration
+    says what fades."""
     patient = msgspec.structs.replace(config.memory, deadline_ms=60_000, record_deadline_ms=60_000)
-    config = msgspec.structs.replace(config, memory=patient)
-    async with opened(config, clock) as (parts, work):
-        wanted = config.evolution
-        fades = Policy(wanted.archive_after_days * DAY_S, wanted.archive_episodes_after_days * DAY_S)
-        reflector = Reflector(parts.database, parts.embedder, policy=fades, clock=clock)
-        yield parts, replace(work, reflector=reflector)
+    parts = await app.assemble(msgspec.structs.replace(config, memory=patient), clock=clock, alone=True)
+    wanted, database = config.evolution, parts.database
+    fades = Policy(wanted.archive_after_days * DAY_S, wanted.archive_episodes_after_days * DAY_S)
+    executors = Retriever(database, parts.store, parts.embedder, parts.threads)
+    try:
+        yield Life(
+            parts,
+            Work(
+                database=database,
+                cubes=parts.cubes,
+                receipts=parts.receipts,
+                turns=parts.turns,
+                organiser=Organiser(database, parts.embedder),
+                index=Index(database, parts.store, parts.embedder),
+                store=parts.store,
+                extractor=None,
+                batch=100,
+                clock=clock,
+                reflector=Reflector(database, parts.embedder, policy=fades, clock=clock),
+            ),
+            Predictor(
+                cubes=parts.cubes,
+                turns=parts.turns,
+                retriever=executors,
+                forecasts=Forecasts(database),
+                clock=clock,
+                urgent=Due(Agenda(database)),
+            ),
+        )
+    finally:
+        await executors.close()
+        await parts.close()
 
 
 async def chat(parts: app.Parts, clock: Clock, session: Session) -> AsyncIterator[Mapping[str, str]]:
@@ -102,20 +144,20 @@ async def chat(parts: app.Parts, clock: Clock, session: Session) -> AsyncIterato
         yield exchange.response_headers
 
 
-async def fall_silent(work: Work, clock: Clock, session: Session) -> None:
+async def fall_silent(life: Life, clock: Clock, session: Session) -> None:
     """What the jobs do when a session is over."""
     clock.now += _QUIET_S
-    await work.learn(session.cube, {})
-    await work.reflect(session.cube, {})
+    await life.work.learn(session.cube, {})
+    await life.work.reflect(session.cube, {})
+    await life.predictor.task(session.cube, {})
 
 
-def days(first: float, last: float) -> Iterator[float]:
-    """Every noon between two moments."""
-    at = first - first % DAY_S + DAY_S / 2
-    while at < last:
-        if at > first:
-            yield at
-        at += DAY_S
+async def look_ahead(life: Life, clock: Clock, session: Session) -> None:
+    """What the proxy does of itself while time passes until a session: it makes ready which cubes it expects."""
+    clock.reach(session.turns[0].at - _AHEAD_S)
+    await life.parts.foresight.tick()
+    await life.parts.background.drain(_DRAIN_S)
+    await life.parts.retriever.loaded()
 
 
 def _principal(name: str) -> Principal:

@@ -142,9 +142,9 @@ def temporary(config: Config, keep: Path | None) -> Iterator[Config]:
 
 
 @asynccontextmanager
-async def opened(config: Config, clock: Callable[[], float] = time.time) -> AsyncIterator[tuple[app.Parts, Work]]:
+async def opened(config: Config) -> AsyncIterator[tuple[app.Parts, Work]]:
     """The proxy's parts and the executor's work, as `memrelay serve` makes them, without a model for extraction."""
-    parts = await app.assemble(config, clock=clock)
+    parts = await app.assemble(config)
     try:
         yield (
             parts,
@@ -158,7 +158,6 @@ async def opened(config: Config, clock: Callable[[], float] = time.time) -> Asyn
                 store=parts.store,
                 extractor=None,
                 batch=100,
-                clock=clock,
             ),
         )
     finally:

@@ -52,6 +52,56 @@ def test_a_due_date_that_is_none_costs_only_itself(due: Any) -> None:
     assert "(due" not in block.text
 
 
+DAY = 86_400.0
+NOW = 1_800_000_000.0 + 40 * DAY
+
+
+def rivals(**changes: Any) -> list[Memory]:
+    """Five preferences of which three fit, a little newer ones first; the first is changed."""
+    known = [memory(f"preference {n}", Kind.PREFERENCE, importance=0.5) for n in range(5)]
+    known = [one.evolve(message_time=one.message_time - n) for n, one in enumerate(reversed(known))]
+    return [known[-1].evolve(**changes), *known[:-1]]
+
+
+def in_block(known: list[Memory], **more: Any) -> bool:
+    block = inject.stable_block(
+        known, MARK, 3 * inject.tokens("preference, 15 January 2027: preference 0"), now=NOW, **more
+    )
+    assert len(block.memories) < len(known)
+    return known[0].id in block.memories
+
+
+@pytest.mark.parametrize(
+    ("changes", "there"),
+    [
+        ({}, False),
+        ({"importance": 0.8}, True),
+        ({"importance": 0.3}, False),
+        ({"uses": 3, "last_used_at": NOW - 5 * DAY}, True),
+        ({"uses": 1, "last_used_at": NOW - DAY, "importance": 0.1}, True),
+        ({"pinned": True, "importance": 0.1}, True),
+        ({"kind": Kind.TASK, "attributes": {"due": NOW + DAY}, "message_time": NOW - DAY}, True),
+        ({"kind": Kind.TASK, "attributes": {"due": NOW + 90 * DAY}, "message_time": NOW - DAY}, False),
+        ({"kind": Kind.TASK, "attributes": {"due": "soon"}, "message_time": NOW - DAY}, False),
+    ],
+)
+def test_in_a_crowded_block_stands_what_is_used_important_or_due(changes: dict[str, Any], there: bool) -> None:
+    assert in_block(rivals(**changes)) is there
+
+
+def test_what_stood_in_the_last_block_stays_unless_another_is_worth_clearly_more() -> None:
+    known = rivals(importance=0.45)
+    assert in_block(known, before=[known[0].id])
+    assert not in_block(rivals(importance=0.2), before=[known[0].id])
+
+
+def test_what_is_foreseen_for_the_opening_stands_in_a_crowded_block() -> None:
+    known = rivals()
+    assert in_block(known, chances={known[0].id: 0.9})
+    assert inject.crowded(known, 40)
+    assert not inject.crowded(known, 400)
+
+
 @pytest.mark.parametrize("budget", [10, 30, 60, 120])
 def test_a_block_keeps_to_its_budget_and_the_important_come_first(budget: int) -> None:
     known = [memory(f"likes number {n}", Kind.PREFERENCE, importance=n / 50) for n in range(50)]
