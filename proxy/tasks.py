@@ -328,12 +328,18 @@ class Sweep:
         try:
             for task, cube in sorted(found):
                 if self._work.clock() >= self._pauses.get((task, cube), (0.0, 0.0))[0]:
+                    if task == "reflect" and await self._at_it(task, cube):
+                        continue
                     await self._queue.put(task, cube, priority=_SWEPT[task])
                     self._tried(task, cube)
             self._verified = True
             await self._purge()
         except QueueError as error:
             log.warning("sweep: the queue is not reachable (%s)", error)
+
+    async def _at_it(self, task: str, cube: str) -> bool:
+        """Whether the trigger's own job has begun already: what waits is joined, what runs would be put in once more."""
+        return bool(await self._queue.jobs(cube, states=("waiting", "running"), task=task, limit=1))
 
     async def _quiet(self, cubes: Sequence[str]) -> list[str]:
         """Those of the cubes in which nobody has spoken for a while: the time to think over what was said."""

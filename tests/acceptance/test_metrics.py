@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 
-from tests.fakes import RecordingUpstream
-from tests.live import Installation, wait_for
+from tests.fakes import Received, RecordingUpstream
+from tests.live import Installation, LiveProxy, wait_for
 
 SCHEDULING = (Path(__file__).parents[2] / "docs" / "SCHEDULING.md").read_text(encoding="utf-8")
 
@@ -60,10 +60,35 @@ def test_a_scrape_shows_what_the_executor_did_and_what_waits(data: Path, upstrea
     assert found['memrelay_triggers_total{event="session_quiet",outcome="queued"}'] == 2.0
     assert found['memrelay_triggers_total{event="session_quiet",outcome="joined"}'] == 2.0
     assert list((data / "metrics").iterdir()) == []
-    undocumented = {name for name in map(family, found) if f"`{name}" not in SCHEDULING and "job" in name}
-    assert undocumented == set()
+    assert {name for name in map(family, found) if f"`{name}" not in SCHEDULING} == set()
 
 
 def family(sample: str) -> str:
     """The metric that a sample belongs to."""
     return re.sub(r"_(bucket|count|sum|created)$", "", sample.partition("{")[0])
+
+
+def test_a_question_is_an_event_before_its_answer_is_there(data: Path, upstream: RecordingUpstream) -> None:
+    listens = [{"event": "query_arrived", "task": "index"}]
+    upstreams = [{"name": "r", "kind": "openai", "base_url": upstream.url}]
+    with LiveProxy(data, upstreams=upstreams, triggers=listens) as live:
+        client = live.client(live.key())
+        during: list[dict[str, float]] = []
+
+        def answer(_: Received) -> str:
+            wait_for(lambda: counted(shown(live)), "the event")
+            during.append(shown(live))
+            return "Noted."
+
+        upstream.answer = lambda received: answer(received) if not during else "Noted."
+        ask = {"model": "m", "messages": [{"role": "user", "content": "My rug is round."}]}
+        client.chat.completions.create(**ask)
+        client.chat.completions.create(**ask, extra_headers={"x-memory": "off"})
+        assert counted(during[0]) == counted(shown(live)) == 1
+
+
+def counted(samples: dict[str, float]) -> float:
+    """How often a question was an event, whether or not there was a queue."""
+    return sum(
+        value for name, value in samples.items() if name.startswith("memrelay_triggers_total") and "query" in name
+    )

@@ -21,6 +21,7 @@ from memory.turns import TurnLog
 from memory.types import Status
 from proxy.blocks import Blocks, Recalled
 from proxy.tasks import StillHeld, Sweep, Work
+from scheduler.jobs import Job
 from scheduler.triggers import built_in_tasks
 from tests.memory.make import CUBE, NOW, OWNER, memory, record, turn
 from tests.scheduler.test_triggers import Slip
@@ -248,6 +249,33 @@ async def test_the_sweep_verifies_after_the_queue_is_back(work: Work, database: 
     slip.refuses = ""
     await sweep()
     assert tasks(slip) == [("rebuild", CUBE)]
+
+
+class Reflecting(Slip):
+    """A queue in which a cube is being thought over."""
+
+    async def jobs(
+        self,
+        cube: str | None = None,
+        *,
+        states: tuple[str, ...] = (),
+        task: str | None = None,
+        limit: int = 50,
+        after: str = "",
+    ) -> list[Job]:
+        begun = Job("c:reflect:8.1", "reflect", CUBE, "running", 8, NOW, NOW, {})
+        return [begun] if cube == CUBE and task == "reflect" and "running" in states else []
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_one_silence_is_thought_over_once(work: Work, database: Database, busy: bool) -> None:
+    await Memories(database).add(memory(), OWNER)
+    await work.bring_index_up(CUBE, {})
+    queue = Reflecting() if busy else Slip()
+    sweep = Sweep(work, queue)
+    await sweep()  # looks for damage
+    await sweep()
+    assert (("reflect", CUBE) in tasks(queue)) is not busy
 
 
 async def test_a_cube_is_thought_over_when_it_has_gone_quiet(work: Work, database: Database) -> None:
