@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
+Permit = Callable[[AsyncConnection], Awaitable[None]]
 
 metadata = MetaData()
 
@@ -210,11 +211,15 @@ class Database:
     """One database: `sqlite+aiosqlite:///…` or `postgresql+psycopg://…`.
 
     `read()` gives a connection of its own; `write(work)` runs `work(connection)` inside a transaction that several
-    writers may share (each behind its own savepoint), and returns after the commit. Raises DatabaseError.
+    writers may share (each behind its own savepoint), and returns after the commit. Raises DatabaseError, and what `permit`
+    raises: it is asked first in every transaction that writes, whether this process still may.
     """
 
-    def __init__(self, url: str, *, busy_timeout_s: float = 5.0, readers: int = 4) -> None:
+    def __init__(
+        self, url: str, *, busy_timeout_s: float = 5.0, readers: int = 4, permit: Permit | None = None
+    ) -> None:
         self.url = url
+        self._permit = permit
         self.sqlite = url.startswith("sqlite")
         self._reader = self._engine(url, readers, busy_timeout_s, begin="BEGIN")
         self._writer = self._engine(url, 1, busy_timeout_s, begin="BEGIN IMMEDIATE")
@@ -279,6 +284,8 @@ class Database:
         outcomes: list[tuple[Any, Exception | None]] = []
         try:
             async with self._writer.begin() as connection:
+                if self._permit is not None:
+                    await self._permit(connection)
                 outcomes = [await self._one(connection, waiting, alone=len(group) == 1) for waiting in group]
         except Exception as error:  # the group's edge: whatever failed belongs to those who wait
             outcomes = [(None, error)] * len(group)

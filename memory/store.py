@@ -15,7 +15,7 @@ import math
 import os
 import shutil
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -123,9 +123,11 @@ class Found:
 
 
 class Store:
-    """All tables below one folder (or object-store prefix). Made once per process."""
+    """All tables below one folder (or object-store prefix). Made once per process. `permit` is asked before every write whether
+    this process still may; what it raises is raised."""
 
-    def __init__(self, root: str, *, handles: int = 256) -> None:
+    def __init__(self, root: str, *, handles: int = 256, permit: Callable[[], Awaitable[None]] | None = None) -> None:
+        self._permit = permit
         self.root = root  # absolute: LanceDB takes a relative path that starts with "db" for its cloud
         self.local = "://" not in root
         self._handles: OrderedDict[str, Any] = OrderedDict()
@@ -177,10 +179,15 @@ class Store:
         """Open every table anew at its next use."""
         self._handles.clear()
 
+    async def _permitted(self) -> None:
+        if self._permit is not None:
+            await self._permit()
+
     # --- writing (one process per cube) -------------------------------------------------------------------------------
 
     async def build(self, cube: str, generation: int, pieces: Sequence[Piece], dimensions: int) -> None:
         """A new table of `generation` with these pieces and its full-text index; synced to disk before it returns."""
+        await self._permitted()
         connection = await self._connection(cube)
         name = self.table_name(cube, generation)
         self._handles.pop(name, None)
@@ -194,6 +201,7 @@ class Store:
 
     async def put(self, cube: str, generation: int, gone: Sequence[str], pieces: Sequence[Piece]) -> None:
         """Take out every piece of the memories `gone`, add `pieces`. Doing it twice leaves the same rows."""
+        await self._permitted()
         table = await self._table(cube, generation)
         try:
             for start in range(0, len(gone), 500):
@@ -207,6 +215,7 @@ class Store:
     async def tidy(self, cube: str, generation: int) -> None:
         """Compact, bring the full-text index up to date, drop old versions; synced in between, because a power cut after
         dropping unsynced files has been seen to lose the whole table."""
+        await self._permitted()
         table = await self._table(cube, generation)
         await table.optimize(cleanup_older_than=timedelta(days=365))
         await asyncio.to_thread(self._sync, cube)
@@ -221,6 +230,7 @@ class Store:
 
     async def drop(self, cube: str, keep: int | None) -> int:
         """Drop every generation of the cube but `keep`; returns how many."""
+        await self._permitted()
         connection = await self._connection(cube)
         prefix = f"{cube.replace('-', '')}_g"
         dropped = 0

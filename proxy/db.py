@@ -12,7 +12,7 @@ from alembic.config import Config as AlembicConfig
 from sqlalchemy import Column, Float, Index, Integer, MetaData, String, Table, Text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from memory.sql import Database
+from memory.sql import Database, Permit
 from proxy.config import Config
 
 metadata = MetaData()
@@ -100,6 +100,12 @@ forecasts = Table(  # what is foreseen for a cube's next session
     Index("forecasts_made", "made_at"),
 )
 
+licences = Table(  # executors that may write; see proxy/licence.py
+    "licences",
+    metadata,
+    Column("executor", String, primary_key=True),
+)
+
 audit = Table(
     "audit",
     metadata,
@@ -119,9 +125,9 @@ settings = Table(  # what all processes of an installation share
 )
 
 
-def open_database(config: Config) -> Database:
+def open_database(config: Config, permit: Permit | None = None) -> Database:
     """The metadata database. Its tables must be there (see `upgrade`)."""
-    return Database(config.database_url)
+    return Database(config.database_url, permit=permit)
 
 
 def upgrade(config: Config) -> None:

@@ -72,12 +72,12 @@ def jobs_show(session: Session, job_id: str) -> None:
 
 @command(jobs, "retry")
 @click.argument("job_id", nargs=-1)
-@click.option("--failed", is_flag=True, help="All dead letters.")
-@click.option("--task", help="With --failed: only those of this task.")
+@click.option("--all-failed", "--failed", "failed", is_flag=True, help="All dead letters.")
+@click.option("--task", help="With --all-failed: only those of this task.")
 def jobs_retry(session: Session, job_id: tuple[str, ...], failed: bool, task: str | None) -> None:
     """Put failed or cancelled jobs in again."""
     if bool(job_id) == failed:
-        fail("name the jobs, or say --failed")
+        fail("name the jobs, or say --all-failed")
 
     async def run(queue: JobQueue) -> dict[str, str | None]:
         wanted = job_id or [job.id for job in await queue.jobs(None, states=("failed",), task=task, limit=100_000)]

@@ -35,6 +35,7 @@ from proxy import app, db, hooks, rules
 from proxy.config import Config, ConfigError
 from proxy.forecasts import Forecasts
 from proxy.metrics import ExecutorMetrics
+from proxy.licence import Licence
 from proxy.predicting import Due, Predictor
 from proxy.scrape import MetricsFile
 from proxy.tasks import Sweep, Work
@@ -87,14 +88,16 @@ async def executor(config: Config, engine_port: int) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     added = hooks.load(config.hooks)
     table = rules.table(config, added)
-    database = db.open_database(config)
+    licence = Licence()
+    database = db.open_database(config, licence.holds)
+    licence.of(database)
     embedders = Embedders(database, config.folder / "models", threads=config.memory.embedder_threads)
     embedder = await embedders.current(config.memory.embedder)
     routes = routing.make(config, engine_port)
     queue = DbosQueue(config.queue_url)
     pace = Pace(config.extraction.calls_per_minute)
     model = UpstreamModel(routes, config.extraction.model, pace) if config.extraction.model else None
-    store = Store(config.store_root)
+    store = Store(config.store_root, permit=licence.check)
     threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embed")
     retriever = Retriever(database, store, embedder, threads, budget=_EXECUTOR_WARM)
     predictor = Predictor(
@@ -138,6 +141,7 @@ async def executor(config: Config, engine_port: int) -> None:
         beat=beat,
         beat_s=config.executor.sweep_s,
         seen=metrics.ran,
+        licences=licence,
     )
     shown = MetricsFile(config.folder / "metrics", f"{socket.gethostname()}-{os.getpid()}", metrics.registry)
     showing = asyncio.create_task(shown.run())

@@ -16,7 +16,6 @@ import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -25,19 +24,21 @@ from dbos import error as dbos_error
 
 from scheduler.desk import Desk
 from scheduler.jobs import Arguments, Task
-from scheduler.presence import BEAT_S, Presence, StruckOut
+from scheduler.presence import BEAT_S, Licences, Presence, StruckOut
 from scheduler.queue import APPLICATION, QUEUE, VERSION, JobFailed, JsonSerializer, engine, priority_of
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Seen = Callable[[str, str, float, Mapping[str, Any]], None]
 _AHEAD = 4  # jobs taken from the queue for each place: while one cube's wait for each other, others' have their turn
+_REVOKE_S = 60.0  # the database may be rewriting itself
 _TAKEN_S = 0.5  # until a cube that another executor works on is asked for again
 
 
 class Executor:
     """One per process (DBOS allows one). `beat` is called now and then while it runs: the clock trigger. `seen` is told of every
-    run of a task: its name, done, retry or failed, the seconds it took, and its result."""
+    run of a task: its name, done, retry or failed, the seconds it took, and its result. `licences`: what its tasks
+    need to write; taken away from an executor whose jobs others take over."""
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Executor:
         beat: Callable[[], Awaitable[None]] | None = None,
         beat_s: float = 10.0,
         seen: Seen = lambda *_: None,
+        licences: Licences | None = None,
     ) -> None:
         self._url = url
         self._tasks = tasks
@@ -63,7 +65,8 @@ class Executor:
         self._desk = Desk(concurrency, limits or {})
         self._tries: Counter[str] = Counter()  # job → runs that failed here
         self._engine = engine(url)
-        self._presence = Presence(self._engine, self._name)
+        self._licences = licences
+        self._presence = Presence(self._engine, self._name, revoke=self._revoke)
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="presence")
         self._jobs: set[asyncio.Task[Mapping[str, Any]]] = set()
         self._looked = False  # for jobs that nobody living is at
@@ -87,6 +90,8 @@ class Executor:
         for task in self._tasks:
             self._register(task)
         await self._off(self._presence.arrive)
+        if self._licences is not None:
+            await self._licences.grant(self._name)
         await asyncio.to_thread(DBOS.launch)
         await DBOS.register_queue_async(
             QUEUE,
@@ -114,8 +119,10 @@ class Executor:
             )
             living.cancel()
             await asyncio.gather(beating, stopped, living, return_exceptions=True)
-            with suppress(sa.exc.SQLAlchemyError):
+            try:
                 await self._off(self._presence.leave)
+            except Exception as error:  # others will find us gone
+                log.warning("executor %s could not sign off: %s", self._name, type(error).__name__)
             await self._off(self._engine.dispose)
             self._threads.shutdown(wait=False)
             # DBOS had made its own thread pool the loop's, and has just shut it down
@@ -194,16 +201,22 @@ class Executor:
             try:
                 dead = await self._off(self._presence.beat)
                 pending = await self._off(self._orphans) if dead or not self._looked else set()
-                self._looked = True
                 for name in {*dead, *pending}:
                     log.warning("executor %s is dead: its jobs are taken over", name)
                     await self._off(DBOS._recover_pending_workflows, [name])
+                self._looked = True
             except StruckOut:
                 log.error("executor %s stood still for too long: others have its jobs", self._name)
                 raise
             except Exception as error:  # the database is busy or away: the next beat tries again
+                self._looked = False
                 log.warning("heartbeat of %s: %s", self._name, type(error).__name__)
             await asyncio.sleep(BEAT_S)
+
+    def _revoke(self, name: str) -> None:
+        """For a thread: the licences live on our loop."""
+        if self._licences is not None:
+            asyncio.run_coroutine_threadsafe(self._licences.revoke(name), self._loop).result(_REVOKE_S)
 
     def _orphans(self) -> set[str]:
         """Executors that have running jobs and are not among the living."""

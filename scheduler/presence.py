@@ -3,8 +3,9 @@ machine or many, take over a dead one's jobs and never work on the same cube at 
 
 An executor says every few seconds that it lives, by a number that grows. It is dead when that number has stood still for TTL_S by
 the clock of the one who looks (no two machines' clocks are compared), or at once when it ran on this machine and its process is
-gone. The first who finds it dead strikes it out, with its leases; one that was only stalled finds itself struck out at its next
-beat, and must stop. Every call blocks; they are for a thread.
+gone. The first who finds it dead takes its licence away (see Licences), so that it can change nothing any more, and strikes it out
+with its leases; one that was only stalled finds itself struck out at its next beat, and must stop. Every call blocks; they are
+for a thread.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import sqlalchemy as sa
 from sqlalchemy import Column, Index, Integer, MetaData, String, Table
@@ -41,13 +43,32 @@ class StruckOut(Exception):
     """This executor was taken for dead, and others have its jobs."""
 
 
-class Presence:
-    """One executor's view of all of them."""
+class Licences(Protocol):
+    """What executors need to write, kept where they write. An executor without its licence cannot change anything."""
 
-    def __init__(self, engine: sa.Engine, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+    async def grant(self, executor: str) -> None:
+        """Let this process write, under this name."""
+        ...
+
+    async def revoke(self, executor: str) -> None:
+        """That one writes no more, from when this returns on; raises when that is not sure."""
+        ...
+
+
+class Presence:
+    """One executor's view of all of them. `revoke` takes a licence away before what it was for is given to others."""
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        name: str,
+        clock: Callable[[], float] = time.monotonic,
+        revoke: Callable[[str], None] = lambda name: None,
+    ) -> None:
         self._engine = engine
         self._name = name
         self._clock = clock
+        self._revoke = revoke
         self._seen: dict[str, tuple[int, float]] = {}  # executor → its beat, and when we first saw that
 
     def arrive(self) -> None:
@@ -98,6 +119,7 @@ class Presence:
         self._strike(self._name)
 
     def _strike(self, name: str) -> bool:
+        self._revoke(name)
         with self._engine.begin() as connection:
             struck = connection.execute(sa.delete(executors).where(executors.c.id == name)).rowcount
             connection.execute(sa.delete(leases).where(leases.c.executor == name))

@@ -17,6 +17,7 @@ from memory.sql import Database
 from memory.store import Store
 from proxy import db
 from proxy.config import Config
+from tests import postgres
 from tests.fakes import RecordingUpstream
 
 MODELS = Path(__file__).parent.parent / ".cache" / "models"
@@ -38,6 +39,16 @@ def embedder(models_dir: Path) -> Embedder:
 def threads() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(1) as pool:
         yield pool
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[postgres.Postgres]:
+    """A server; where its package is missing and cannot be installed, these tests are skipped and say so."""
+    found = postgres.programs()
+    if found is None:
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    with postgres.Postgres(found) as server:
+        yield server
 
 
 @pytest.fixture

@@ -198,7 +198,7 @@ def test_all_dead_letters_are_put_in_again_and_purged_when_asked(
     office.diary.broken = 2
     job = put(live, "breaks", cube)
     wait_for(lambda: job in ids(live, key, "state=failed"), "the job to fail")
-    retried = answer(run(live, "retry", "--failed", "--task", "breaks"))["retried"]
+    retried = answer(run(live, "retry", "--all-failed", "--task", "breaks"))["retried"]
     assert [one["id"] for one in retried] == [job]
     wait_for(lambda: retried[0]["again"] in ids(live, key, "state=done"), "the job to run well")
     assert answer(run(live, "purge", "--days", "0", "--failed"))["purged"] >= 1

@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests import postgres
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[postgres.Postgres]:
-    """A server; where its package is missing and cannot be installed, these tests are skipped and say so."""
-    found = postgres.programs()
-    if found is None:
-        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-    with postgres.Postgres(found) as server:
-        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
