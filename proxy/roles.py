@@ -34,8 +34,8 @@ from memory.turns import TurnLog
 from proxy import app, db, hooks, rules
 from proxy.config import Config, ConfigError
 from proxy.forecasts import Forecasts
-from proxy.metrics import ExecutorMetrics
 from proxy.licence import Licence
+from proxy.metrics import ExecutorMetrics
 from proxy.predicting import Due, Predictor
 from proxy.scrape import MetricsFile
 from proxy.tasks import Sweep, Work
