@@ -192,6 +192,7 @@ async def assemble(
         forecasts=Forecasts(database),
         metrics=metrics,
         urgent=Due(Agenda(database)),
+        expects=kept.expects,
         clock=clock,
     )
     remember = Remember(

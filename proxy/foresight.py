@@ -50,7 +50,8 @@ class _Session:
 
 
 class Foresight:
-    """One per proxy process. `busy` says whether chats are waiting for their memory."""
+    """One per proxy process. `busy` says whether chats are waiting for their memory; `expects` is told of a cube whose session is
+    about to begin."""
 
     def __init__(
         self,
@@ -61,8 +62,10 @@ class Foresight:
         metrics: Metrics,
         busy: Callable[[], bool] = lambda: False,
         urgent: Urgent = nothing_urgent,
+        expects: Callable[[str], None] = lambda cube: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._expects = expects
         self._retriever = retriever
         self._rows = rows
         self._forecasts = forecasts
@@ -177,6 +180,8 @@ class Foresight:
         self._opened[cube] = now
         while len(self._opened) > _CUBES:
             self._opened.popitem(last=False)
+        if why != "started":
+            self._expects(cube)
         began = time.perf_counter()
         await self._retriever.warm(cube)
         await self._retriever.loaded()

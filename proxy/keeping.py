@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from scheduler.policy import USED_HALF_LIFE_S, Budget, Item, Placement, Tier, explain, place, value
 
 VISIT_S = 1800.0
-AGAIN = 0.8  # chance that a cube which was asked within VISIT_S is asked again soon
+AGAIN = 0.8  # chance that a cube which was asked, or is expected to be, within VISIT_S is asked soon
 _MOST = 20_000  # cubes whose visits are remembered
 _TIERS = (Tier.RAM, Tier.INDEX)
 
@@ -34,6 +34,7 @@ class Kept:
         self._clock = clock
         self._began = clock()
         self._visits: dict[str, _Visits] = {}
+        self._expected: dict[str, float] = {}  # cube → when its session was said to be about to begin
         self._placed: dict[str, Placement] = {}
 
     def visited(self, visits: Iterable[tuple[str, float]]) -> None:
@@ -46,6 +47,11 @@ class Kept:
         self._visit(cube, self._clock())
         if len(self._visits) > _MOST:
             self._forget()
+
+    def expects(self, cube: str) -> None:
+        """A session of the cube is about to begin."""
+        now = self._clock()
+        self._expected = {other: at for other, at in self._expected.items() if now - at < VISIT_S} | {cube: now}
 
     def leaving(self, sizes: Mapping[str, int], budget: int) -> Collection[str]:
         """Those of the cubes in memory that are worth least per byte."""
@@ -99,7 +105,7 @@ class Kept:
             uses=known.count,
             last_used=known.asked,
             prior=0.0,
-            expected=AGAIN if now - known.asked < VISIT_S else None,
+            expected=AGAIN if now - max(known.asked, self._expected.get(cube, 0.0)) < VISIT_S else None,
         )
 
     def _forget(self) -> None:

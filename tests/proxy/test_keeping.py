@@ -105,6 +105,19 @@ def test_a_restart_does_not_forget_who_comes_every_day() -> None:
     assert kept.leaving({"daily": 10, "once": 10}, 10) == ["once"]
 
 
+def test_a_cube_whose_session_is_expected_is_not_the_first_to_go() -> None:
+    clock = Clock()
+    kept = Kept(clock)
+    for cube in ("a", "b"):
+        kept.asked(cube)
+        clock.now += DAY
+    assert kept.leaving({"a": 10, "b": 10}, 10) == ["a"]
+    kept.expects("a")
+    assert kept.leaving({"a": 10, "b": 10}, 10) == ["b"]
+    clock.now += VISIT_S
+    assert kept.leaving({"a": 10, "b": 10}, 10) == ["a"]  # it did not begin
+
+
 async def test_earlier_visits_come_from_the_sessions_that_began(database: Database) -> None:
     pending = []
     blocks = Blocks(database, pending.append)
