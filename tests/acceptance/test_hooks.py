@@ -86,6 +86,7 @@ def test_the_documented_task_runs_in_the_executor(
     often = [{"event": "clock", "task": "trim", "every_s": 1}, {"event": "query_arrived", "task": "journal"}]
     with Installation(data, **settings(upstream, "journals:Journal"), triggers=often, executor={"sweep_s": 1}) as live:
         key = live.key()
+        wait_for(lambda: live.api(key, "GET", "/v1/memory/jobs")[0] == 200, "the executor to make the queue")
         live.client(key).chat.completions.create(**ask("My rug is round."))
         wait_for(lambda: {"journal", "trim"} <= done(live, key), "the tasks to run")
         (job, *_) = [job for job in jobs(live, key) if job["task"] == "journal"]

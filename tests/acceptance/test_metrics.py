@@ -41,6 +41,7 @@ def test_a_scrape_shows_what_the_executor_did_and_what_waits(data: Path, upstrea
         json.dumps({"memories": []}) if received.body["model"] == "extractor" else "Noted."
     )
     with Installation(data, **settings(upstream)) as live:
+        wait_for(lambda: shown(live)["memrelay_queue_up"], "the executor to make the queue")
         client = live.client(live.key())
         for text in ("My rug is round.", "My sofa is green."):
             client.chat.completions.create(model="m", messages=[{"role": "user", "content": text}])
