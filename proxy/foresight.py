@@ -117,9 +117,9 @@ class Foresight:
         here = self._sessions.get((cube, session))
         if here is None or not here.course:
             return
-        turn = here.newest
+        turn, until = here.newest, time.monotonic() + _PATIENCE_S
         async with self._one:  # one at a time: predictions share what the machine has to spare
-            if not await self._quiet() or here.newest != turn:
+            if not await self._quiet(until) or here.newest != turn:
                 outcome = "overtaken" if here.newest != turn else "skipped"
                 self._metrics.predictions.labels(outcome).inc()
                 return
@@ -141,14 +141,13 @@ class Foresight:
         self._metrics.predictions.labels("made").inc()
         self._metrics.prefetch_work.labels("turn").inc(time.perf_counter() - began)
 
-    async def _quiet(self) -> bool:
+    async def _quiet(self, until: float) -> bool:
         """Wait for a moment in which no chat waits for its memory. False: there was none."""
-        deadline = time.monotonic() + _PATIENCE_S
-        while self.busy():
-            if time.monotonic() > deadline:
-                return False
+        while time.monotonic() < until:
+            if not self.busy():
+                return True
             await asyncio.sleep(0.05)
-        return True
+        return False
 
     async def _history(self, cube: str) -> list[Shown]:
         known = self._shown.get(cube)
@@ -210,7 +209,7 @@ class Foresight:
                 ("started", await self._forecasts.latest(_AT_START) if first else []),
             ):
                 for cube in cubes:
-                    if not await self._quiet():
+                    if not await self._quiet(time.monotonic() + _PATIENCE_S):
                         return done
                     done += await self.opens(cube, why)
         except DatabaseError as error:

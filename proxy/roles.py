@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
+_GIVES_WAY = 10  # on a busy machine chats come first
 _EXECUTOR_WARM = 128 << 20  # bytes of cubes that predictions look at
 
 
@@ -82,7 +83,9 @@ async def proxy(config: Config, engine_port: int) -> None:
 
 
 async def executor(config: Config, engine_port: int) -> None:
-    """Run jobs."""
+    """Run jobs, in the time that chats leave."""
+    with suppress(OSError):
+        os.nice(_GIVES_WAY)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -20,6 +20,7 @@ class _Waiting:
     task: str = field(compare=False)
     cube: str = field(compare=False)
     turn: asyncio.Future[None] = field(compare=False)
+    key: str = field(compare=False)
 
 
 class Desk:
@@ -32,10 +33,10 @@ class Desk:
         self._cubes: set[str] = set()
         self._waiting: list[_Waiting] = []
 
-    async def enter(self, task: str, cube: str, priority: int) -> None:
-        """Wait until the job may run; `leave` must follow."""
+    async def enter(self, task: str, cube: str, priority: int, key: str = "") -> None:
+        """Wait until the job may run; `leave` must follow. Jobs of one `key` do the same."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        entry = _Waiting(priority, next(_numbers), task, cube, turn)
+        entry = _Waiting(priority, next(_numbers), task, cube, turn, key)
         bisect.insort(self._waiting, entry)
         self._next()
         try:
@@ -52,6 +53,10 @@ class Desk:
         self._running[task] -= 1
         self._cubes.discard(cube)
         self._next()
+
+    def waits(self, key: str) -> bool:
+        """Whether a job with this key is waiting here, and so has not begun."""
+        return any(entry.key == key for entry in self._waiting)
 
     @property
     def running(self) -> int:

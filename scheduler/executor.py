@@ -8,6 +8,7 @@ in again. A job that was running when the process died is started again.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 import time
@@ -30,7 +31,7 @@ from scheduler.queue import APPLICATION, QUEUE, VERSION, JobFailed, JsonSerializ
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Seen = Callable[[str, str, float, Mapping[str, Any]], None]
-_AHEAD = 4  # jobs taken from the queue for each place: while one cube's wait for each other, others' have their turn
+_AHEAD = 8  # jobs taken from the queue for each place: while one cube's wait for each other, others' have their turn
 _REVOKE_S = 60.0  # the database may be rewriting itself
 _TAKEN_S = 0.5  # until a cube that another executor works on is asked for again
 
@@ -154,7 +155,10 @@ class Executor:
                 raise JobFailed(str(tries[-1]) if tries else type(error).__name__) from None
 
     async def _run(self, task: Task, cube: str, arguments: Arguments, job: str) -> Mapping[str, Any]:
-        await self._enter(task.name, cube, priority_of(job))
+        key = json.dumps([task.name, cube, dict(arguments)], sort_keys=True)
+        if self._desk.waits(key):  # it has not begun, and will do what this one would
+            return {"coalesced": 1}
+        await self._enter(task.name, cube, priority_of(job), key)
         running = asyncio.ensure_future(_guarded(task, cube, arguments))
         self._jobs.add(running)
         began, outcome, result = time.perf_counter(), "retry", None
@@ -182,10 +186,10 @@ class Executor:
         """Run it off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
 
-    async def _enter(self, task: str, cube: str, priority: int) -> None:
+    async def _enter(self, task: str, cube: str, priority: int, key: str) -> None:
         """Wait until the job may run here and its cube is ours alone."""
         while True:
-            await self._desk.enter(task, cube, priority)
+            await self._desk.enter(task, cube, priority, key)
             try:
                 if await self._off(self._presence.take, cube):
                     return

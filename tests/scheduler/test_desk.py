@@ -58,6 +58,18 @@ async def test_a_task_has_no_more_places_than_its_limit() -> None:
     assert line.inside == ["h1", "light", "h2"]
 
 
+async def test_the_same_that_waits_is_known() -> None:
+    desk = Desk(1, {})
+    await desk.enter("t", "a", 5, "key")
+    assert not desk.waits("key"), "it has begun"
+    waiting = asyncio.create_task(desk.enter("t", "a", 5, "key"))
+    await asyncio.sleep(0)
+    assert desk.waits("key")
+    desk.leave("t", "a")
+    await waiting
+    assert not desk.waits("key")
+
+
 async def test_who_gives_up_waiting_takes_no_place() -> None:
     line = Line(Desk(1, {}))
     await line.comes("a", "a")
