@@ -45,6 +45,10 @@ from scheduler.queue import DbosQueue
 from tests.fakes import Received, RecordingUpstream, Reply, completion, free_port
 
 OWNER = "owner"
+LOVED = (
+    "cherries sailing chess cinnamon jazz hiking pottery violets saunas maps owls lemons rowing opera figs origami tango"
+    " skiing puzzles lavender archery haiku olives beekeeping"
+).split()
 KINDS = ("learn", "index", "erase", "rebuild", "wipe", "close", "fuse", "trim", "reflect", "predict")
 
 
@@ -284,7 +288,7 @@ class Deaths:
     def __init__(self, config: Config, data: Path) -> None:
         self._config = config
         self._data = data
-        self._numbers = itertools.count(1)
+        self._cubes, self._numbers = itertools.count(1), itertools.count(1)
         self._said: dict[str, list[str]] = {}  # cube → what must be there
         self._chance = random.Random(11)
 
@@ -342,7 +346,7 @@ class Deaths:
 
     async def _work(self, parts: app.Parts, kind: str) -> list[str]:
         """Put in a job of this kind, with something for it to do."""
-        cube = f"cube{next(self._numbers)}"
+        cube = f"cube{next(self._cubes)}"
         await self._fill(parts.database, parts.turns, cube)
         put = parts.queue.put
         if kind == "erase":
@@ -358,7 +362,7 @@ class Deaths:
             else:
                 await parts.cubes.archive(cube, OWNER, time.time())
         elif kind == "fuse":
-            other = f"cube{next(self._numbers)}"
+            other = f"{cube}b"
             await self._fill(parts.database, parts.turns, other)
             await self._settle(parts, [await self._put(put, "learn", one) for one in (cube, other)])
             self._said[cube] += self._said[other]
@@ -375,7 +379,8 @@ class Deaths:
                 await asyncio.sleep(0.2)
 
     async def _fill(self, database: Database, turns: TurnLog, cube: str) -> None:
-        texts = [f"My cat number {next(self._numbers)} of {cube} is called Tom{n}." for n in range(12)]
+        half = LOVED[: len(LOVED) // 2] if next(self._numbers) % 2 else LOVED[len(LOVED) // 2 :]
+        texts = [f"I love {loved}." for loved in half]
         for n, text in enumerate(texts):
             at = 1_750_000_000.0 + n
             said = Turn("", cube, f"{cube}s", f"{cube}k{n}", text, "Noted.", at, at + 0.5)
@@ -410,7 +415,7 @@ def _is_learned(memory: Memory) -> bool:
 
 
 def _name(text: str) -> str:
-    return text.partition(" is called ")[0]
+    return text.removesuffix(".")
 
 
 if __name__ == "__main__":
