@@ -60,6 +60,7 @@ from proxy.mover import Mover
 from proxy.objects import Objects
 from proxy.passthrough import PassThrough
 from proxy.predicting import Due, Predictor
+from proxy.prefill import EnginePrefill
 from proxy.remember import Remember
 from proxy.responses import RESPONSES
 from proxy.scenes_api import ScenesApi
@@ -214,6 +215,7 @@ async def assemble(
     )
     run = Hooks([*added, remember], lambda name: metrics.hook_failures.labels(name).inc())
     routes = routing.make(config, engine_port)
+    foresight.hand_over(EnginePrefill(routes), remember.stable_block)
     keys = Keys(database, clock)
 
     looking = asyncio.create_task(asyncio.sleep(0) if alone else foresight.run())

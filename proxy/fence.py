@@ -1,7 +1,7 @@
 """Our blocks inside a prompt: how they are written, recognised and taken out again. Pure.
 
-A block opens and closes with a nonce that is a keyed hash of its session, so that no remembered text can close it early,
-and so that a block put again into the same session has the same bytes.
+A block opens and closes with a nonce that is a keyed hash, so that no remembered text can close it early: of its session, or for
+the stable block of its cube, so that sessions which begin alike have the same bytes, and a model's state of them serves all.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MARK = re.compile(r"<(?=\s*+/?\s*+memrelay\s*+:)", re.IGNORECASE)
 
 
 def nonce(secret: bytes, cube: str, session: str) -> str:
-    """Eight hex digits, the same for a session at all times."""
+    """Eight hex digits, the same for a session at all times; for STABLE as session the same for the whole cube."""
     return hmac.new(secret, f"{cube}\x1f{session}".encode(), hashlib.sha256).hexdigest()[:8]
 
 

@@ -63,6 +63,10 @@ class Metrics:
             "memrelay_openings", "Cubes made ready before a session: looked_in, expected, started, foreseen", ["why"],
             registry=self.registry,
         )  # fmt: skip
+        self.prefills = Counter(
+            "memrelay_prefills", "Beginnings of prompts given to the local engine ahead: done, nothing (to go by)", ["outcome"],
+            registry=self.registry,
+        )  # fmt: skip
         self.read_ahead = Counter(
             "memrelay_read_ahead", "Memories read before they were asked for: used, unused, stale", ["outcome"],
             registry=self.registry,

@@ -279,7 +279,7 @@ class Remember(Hook):
             if known is not None:
                 recalls[index] = known.recall
         cube = scene.info
-        begun, new = await self._begin(scene, cube, mark)
+        begun, new = await self._begin(scene, cube)
         degraded = None
         anchor = stable_id(named, conversation.anchor)
         now = scene.old.get(anchor)
@@ -293,6 +293,7 @@ class Remember(Hook):
             shown = block.memories
             if block.text or begun.stable or exchange.body.get("tools") or now:
                 self._blocks.keep(scene.cube, Recalled(anchor, scene.session, self._clock(), block.text, shown))
+        self._foresight.heard(scene.cube, exchange.model, exchange.messages)
         exchange.edit(inject.edits(exchange.messages, begun.stable, recalls))
         ids = tuple(dict.fromkeys((*begun.memories, *shown)))
         exchange.notes["shown"] = shown
@@ -309,15 +310,12 @@ class Remember(Hook):
             return f"degraded:{degraded}"
         return "hit" if ids else "empty"
 
-    async def _begin(self, scene: Scene, cube: Cube | None, mark: str) -> tuple[Begun, bool]:
+    async def _begin(self, scene: Scene, cube: Cube | None) -> tuple[Begun, bool]:
         """The stable block that the session began with; for a new session (True), what it shall be."""
         begun = None if scene.begins else await self._blocks.begun(scene.cube, scene.session)
         if begun is not None:
             return begun, False
-        standing = await self._memories.standing(scene.cube, inject.STANDING) if cube else []
-        budget = self._settings.stable_tokens
-        chances, before = await self._choosing(scene.cube) if inject.crowded(standing, budget) else ({}, ())
-        block = inject.stable_block(standing, mark, budget, now=self._clock(), before=before, chances=chances)
+        block = await self.stable_block(scene.cube) if cube else inject.EMPTY
         begun = Begun(scene.session, block.text, block.memories, cube.rev if cube else 0)
         self._blocks.begin(scene.cube, begun, self._clock())
         return begun, True
@@ -327,6 +325,13 @@ class Remember(Hook):
         opening, newest = await self._foresight.of_opening(cube), await self._blocks.newest(cube)
         chances = {one.memory: one.chance for one in opening.foreseen} if opening else {}
         return chances, newest[0].memories if newest else ()
+
+    async def stable_block(self, cube: str) -> inject.Block:
+        """What a session of this cube would begin with now."""
+        standing = await self._memories.standing(cube, inject.STANDING)
+        mark, budget = fence.nonce(self._secret, cube, fence.STABLE), self._settings.stable_tokens
+        chances, before = await self._choosing(cube) if inject.crowded(standing, budget) else ({}, ())
+        return inject.stable_block(standing, mark, budget, now=self._clock(), before=before, chances=chances)
 
     async def _recall(
         self, exchange: Exchange, scene: Scene, cube: Cube | None, begun: Begun, mark: str, *, first: bool

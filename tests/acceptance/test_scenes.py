@@ -122,3 +122,19 @@ def test_nobody_sees_anothers_scenes(live: Installation) -> None:
     status, body = live.api(theirs, "GET", f"/v1/memory/scenes?session={scenes(live, mine)['sessions'][0]}")
     assert status == 404
     assert body["error"]["param"] == "session"
+
+
+def test_a_local_model_has_read_how_a_session_begins_before_it_begins(data: Path) -> None:
+    def ask(live: Installation, key: str, session: str, text: str) -> Any:
+        said = [{"role": "system", "content": "You are a brief assistant."}, {"role": "user", "content": text}]
+        client = live.client(key, X_Memory_Session=session)
+        return client.chat.completions.create(model="local", messages=said, max_tokens=4)  # type: ignore[arg-type]
+
+    with Installation(data, executor={"sweep_s": 1}, evolution={"quiet_s": 1}) as live:
+        key = live.key()
+        ask(live, key, "one", "My name is Ada and I live in Bergen.")
+        wait_for(lambda: live.items(key, kind="identity"), "the name to be learned", 60)
+        assert live.api(key, "GET", "/v1/models")[0] == 200
+        wait_for(lambda: counted(live, 'memrelay_prefills_total{outcome="done"}') > 0, "the prefill", 60)
+        used = ask(live, key, "two", "Hello!").usage
+        assert used.prompt_tokens_details.cached_tokens > 60, "the system message alone has fewer"
