@@ -54,6 +54,11 @@ class Desk:
         self._cubes.discard(cube)
         self._next()
 
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait here."""
+        return len(self._waiting)
+
     def waits(self, key: str) -> bool:
         """Whether a job with this key is waiting here, and so has not begun."""
         return any(entry.key == key for entry in self._waiting)
