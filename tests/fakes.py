@@ -97,7 +97,7 @@ def response(
     """A response object."""
     part = {"type": "output_text", "text": text, "annotations": []}
     said = {"type": "message", "id": "msg_1", "status": "completed", "role": "assistant", "content": [part]}
-    usage = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}
+    usage: dict[str, Any] = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}
     usage |= {"input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0}}
     head = {
         "id": f"resp_{uuid.uuid4().hex}",
