@@ -31,6 +31,7 @@ from proxy.blocks import Begun, Blocks, Link, Recalled, Spawn
 from proxy.config import MemorySettings, Sessions
 from proxy.errors import ApiError, BadRequest
 from proxy.foresight import Foresight
+from proxy.gate import Gate
 from proxy.hooks import Exchange, Hook
 from proxy.metrics import Metrics
 from proxy.sessions import Conversation
@@ -103,7 +104,7 @@ class Remember(Hook):
         self._metrics = metrics
         self._spawn = spawn
         self._clock = clock
-        self._gate = asyncio.Semaphore(_AT_A_TIME)
+        self._gate = Gate(_AT_A_TIME)
         foresight.busy = self._gate.locked
 
     # --- before ---------------------------------------------------------------------------------------------------------
@@ -149,8 +150,7 @@ class Remember(Hook):
     async def _guarded(self, exchange: Exchange, conversation: Conversation, mode: str) -> str:
         """Find the scene and inject, under the deadline; returns the state."""
         try:
-            # in a burst a few at a time: all at once, none would be ready before its deadline
-            async with asyncio.timeout(self._settings.deadline_ms / 1000), self._gate:
+            async with self._gate.turn(self._settings.deadline_ms / 1000):
                 scene = await self._scene(exchange, conversation, mode)
                 exchange.notes["scene"] = scene
                 if scene.info is not None and scene.info.status == ARCHIVED:
