@@ -1,8 +1,8 @@
 """The gate before retrieval: so many questions at a time, and in a burst the newest first.
 
-All at once none would be ready before its deadline. In the order of arrival, once more come than can be served, each would be let in
-when its time is nearly up, and its work thrown away. So whoever came last is let in, and who has too little time left to be
-ready (by what it took the others lately) is told at once. Knows nothing of memory.
+All at once none would be ready before its deadline. In the order of arrival, once more come than can be served, each would be let
+in when its time is nearly up, and its work thrown away. So whoever came last is let in, and who has too little time left to
+be ready (by what it took the others lately) is told at once. Knows nothing of memory.
 """
 
 from __future__ import annotations

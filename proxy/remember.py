@@ -106,6 +106,7 @@ class Remember(Hook):
         self._clock = clock
         self._gate = Gate(_AT_A_TIME)
         foresight.busy = self._gate.locked
+        triggers.give_way(self._gate.locked)
 
     # --- before ---------------------------------------------------------------------------------------------------------
 
@@ -132,7 +133,7 @@ class Remember(Hook):
         """Say that a question has arrived, if anybody listens."""
         archived = scene.info is not None and scene.info.status == ARCHIVED
         if self._triggers.heard(QUERY_ARRIVED) and not archived and not scene.conversation.later_round:
-            self._spawn(self._triggers.fire(QUERY_ARRIVED, scene.cube))
+            self._triggers.tell(QUERY_ARRIVED, scene.cube)
 
     async def _read(self, exchange: Exchange) -> Conversation | None:
         """The conversation; where its history is at the upstream, with what is known of that."""
@@ -306,7 +307,7 @@ class Remember(Hook):
         cost = tokens(begun.stable) + sum(tokens(text) for text in recalls.values())
         exchange.response_headers["x-memory-tokens"] = str(cost)
         if degraded:
-            self._spawn(self._triggers.fire(INDEX_BROKEN, scene.cube))
+            self._triggers.tell(INDEX_BROKEN, scene.cube)
             return f"degraded:{degraded}"
         return "hit" if ids else "empty"
 
@@ -488,7 +489,7 @@ class Remember(Hook):
         self._spawn(self._follow(turn[0]))
 
     async def _follow(self, turn: Turn) -> None:
-        await self._triggers.fire(TURN_FINISHED, turn.cube)
+        self._triggers.tell(TURN_FINISHED, turn.cube)
         try:
             await self._retriever.warm(turn.cube)
             await self._foresight.answered(turn.cube, turn.session, f"{turn.user_text}\n{turn.assistant_text}")
