@@ -41,6 +41,7 @@ EVENTS = (
     FEEDBACK_GIVEN, CUBE_ERASED, CUBE_FUSED, CLOCK,
 )  # fmt: skip
 _PATIENCE_S = 3.0  # so long who waits for a job to be put in waits for the queue
+_MOVES = 30  # times within its debounce a waiting job is moved back
 _REMEMBERED = 4096  # jobs by which it is noticed that a put was joined to one that waits
 
 
@@ -144,8 +145,8 @@ class Triggers:
             log.warning("%d jobs were not queued: the sweep finds their work", left)
 
     def _later(self, rule: Trigger, cube: str, arguments: Mapping[str, str]) -> None:
-        # a job that waits for a silence is moved back at most ten times within that, not with every turn of a burst
-        if not self._outbox.add((rule, cube, tuple(sorted(arguments.items()))), rule.debounce_s / 10):
+        # a job that waits for a silence is moved back now and then, not with every turn of a burst
+        if not self._outbox.add((rule, cube, tuple(sorted(arguments.items()))), rule.debounce_s / _MOVES):
             self._counted(rule.event, "joined")
 
     async def _follow(self, rule: Trigger, cube: str, arguments: Mapping[str, str]) -> str | None:
