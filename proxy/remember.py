@@ -31,7 +31,6 @@ from proxy.blocks import Begun, Blocks, Link, Recalled, Spawn
 from proxy.config import MemorySettings, Sessions
 from proxy.errors import ApiError, BadRequest
 from proxy.foresight import Foresight
-from proxy.gate import Gate
 from proxy.hooks import Exchange, Hook
 from proxy.metrics import Metrics
 from proxy.sessions import Conversation
@@ -104,9 +103,8 @@ class Remember(Hook):
         self._metrics = metrics
         self._spawn = spawn
         self._clock = clock
-        self._gate = Gate(_AT_A_TIME)
+        self._gate = asyncio.Semaphore(_AT_A_TIME)
         foresight.busy = self._gate.locked
-        triggers.give_way(self._gate.locked)
 
     # --- before ---------------------------------------------------------------------------------------------------------
 
@@ -133,7 +131,7 @@ class Remember(Hook):
         """Say that a question has arrived, if anybody listens."""
         archived = scene.info is not None and scene.info.status == ARCHIVED
         if self._triggers.heard(QUERY_ARRIVED) and not archived and not scene.conversation.later_round:
-            self._triggers.tell(QUERY_ARRIVED, scene.cube)
+            self._spawn(self._triggers.fire(QUERY_ARRIVED, scene.cube))
 
     async def _read(self, exchange: Exchange) -> Conversation | None:
         """The conversation; where its history is at the upstream, with what is known of that."""
@@ -151,7 +149,8 @@ class Remember(Hook):
     async def _guarded(self, exchange: Exchange, conversation: Conversation, mode: str) -> str:
         """Find the scene and inject, under the deadline; returns the state."""
         try:
-            async with self._gate.turn(self._settings.deadline_ms / 1000):
+            # in a burst a few at a time: all at once, none would be ready before its deadline
+            async with asyncio.timeout(self._settings.deadline_ms / 1000), self._gate:
                 scene = await self._scene(exchange, conversation, mode)
                 exchange.notes["scene"] = scene
                 if scene.info is not None and scene.info.status == ARCHIVED:
@@ -307,7 +306,7 @@ class Remember(Hook):
         cost = tokens(begun.stable) + sum(tokens(text) for text in recalls.values())
         exchange.response_headers["x-memory-tokens"] = str(cost)
         if degraded:
-            self._triggers.tell(INDEX_BROKEN, scene.cube)
+            self._spawn(self._triggers.fire(INDEX_BROKEN, scene.cube))
             return f"degraded:{degraded}"
         return "hit" if ids else "empty"
 
@@ -489,7 +488,7 @@ class Remember(Hook):
         self._spawn(self._follow(turn[0]))
 
     async def _follow(self, turn: Turn) -> None:
-        self._triggers.tell(TURN_FINISHED, turn.cube)
+        await self._triggers.fire(TURN_FINISHED, turn.cube)
         try:
             await self._retriever.warm(turn.cube)
             await self._foresight.answered(turn.cube, turn.session, f"{turn.user_text}\n{turn.assistant_text}")
