@@ -26,7 +26,7 @@ from proxy.objects import Objects
 from proxy.responses import RESPONSES
 from proxy.sending import header, more, send_error, start, unless_gone
 from proxy.surface import Surface
-from proxy.upstreams.port import Call, Reply, Upstream, UpstreamBroken
+from proxy.upstreams.port import KEEPS_STATES, KV_HEADERS, Call, Reply, Upstream, UpstreamBroken
 from proxy.upstreams.routing import Routes
 
 log = logging.getLogger(__name__)
@@ -127,8 +127,13 @@ class Chat:
             headers.to_upstream(request.scope["headers"]),
             stream=exchange.body.get("stream") is True,
             query=request.url.query,
+            cube=exchange.cube,
+            session=exchange.session,
         )
         reply = await upstream.send(call)
+        if upstream.kind in KEEPS_STATES:
+            proven = {name: value for name in KV_HEADERS if (value := header(reply, name))}
+            exchange.response_headers.update(proven)
         self._metrics.first_byte.observe(time.perf_counter() - started)
         exchange.status = reply.status
         return reply

@@ -25,13 +25,13 @@ def to_upstream(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]
 
 
 def to_client(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    """An upstream's headers without hop-by-hop ones and its length, which the server sets."""
+    """An upstream's headers without hop-by-hop ones, its length, which the server sets, and what only we may say of memory."""
     plain = [(name.lower(), value) for name, value in headers]
     dropped = _NOT_CLIENT | _named(value for name, value in plain if name == "connection")
     return [
         (name.encode("latin-1", "replace"), value.encode("latin-1", "replace"))
         for name, value in plain
-        if name not in dropped
+        if name not in dropped and not name.startswith("x-memory")
     ]
 
 

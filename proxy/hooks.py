@@ -49,6 +49,8 @@ class Exchange:
     status: int = 0
     answer: Answer | None = None
     response_headers: dict[str, str] = field(default_factory=dict)  # added to the answer's headers
+    cube: str = ""  # whose saved KV states a local model may go by; empty: nobody's
+    session: str = ""  # in whose name it may save what it has read; empty: it shall save nothing
     notes: dict[str, Any] = field(default_factory=dict)
     _stale: bool = False
 

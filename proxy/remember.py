@@ -155,6 +155,8 @@ class Remember(Hook):
                 exchange.notes["scene"] = scene
                 if scene.info is not None and scene.info.status == ARCHIVED:
                     return "off"
+                if scene.reads:
+                    exchange.cube, exchange.session = scene.cube, scene.session if scene.writes else ""
                 return await self._inject(exchange, scene) if scene.reads else "empty"
         except ApiError:
             raise

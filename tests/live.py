@@ -139,9 +139,10 @@ def _named(headers: dict[str, str]) -> dict[str, str]:
 class LiveProxy(Front):
     """The proxy process's app under a real uvicorn in a thread; no executor runs beside it."""
 
-    def __init__(self, data: Path, **config: Any) -> None:
+    def __init__(self, data: Path, *, engine_port: int = 0, **config: Any) -> None:
         super().__init__()
         self.port = free_port()
+        self._engine_port = engine_port
         settings = {"memory": {"deadline_ms": 10_000}, **config}
         path = data / "config.yaml"
         path.write_text(yaml.safe_dump(settings))
@@ -151,7 +152,7 @@ class LiveProxy(Front):
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> LiveProxy:
-        built = self._app = app.build(self.config)
+        built = self._app = app.build(self.config, engine_port=self._engine_port)
         self._server = uvicorn.Server(
             uvicorn.Config(built, host="127.0.0.1", port=self.port, log_config=None, access_log=False, ws="none")
         )

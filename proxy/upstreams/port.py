@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 Headers = Sequence[tuple[str, str]]
+KEEPS_STATES = ("llama", "llama_server")  # kinds whose engine can begin with a saved KV state, and proves it
+KV_HEADERS = ("x-memory-kv", "x-memory-kv-source")  # what it began with: restored:<tokens> or cold; slot, ram or disk
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """One request to an upstream: `path` without the /v1 prefix (e.g. "/chat/completions"), `body` as sent by the client or
     with our block added, or its pieces when it is passed on as it comes. `headers` are the client's, already without
-    credentials, hop-by-hop and x-memory-* ones."""
+    credentials, hop-by-hop and x-memory-* ones. `cube`: whose saved KV states the model's engine may go by, empty: nobody's;
+    `session`: in whose name it may save what it has read, empty: it shall save nothing. Only engines of ours read these."""
 
     method: str
     path: str
@@ -21,6 +24,8 @@ class Call:
     headers: Headers
     stream: bool = False
     query: str = ""
+    cube: str = ""
+    session: str = ""
 
 
 class Reply(Protocol):

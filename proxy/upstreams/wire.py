@@ -11,6 +11,7 @@ import io
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -177,6 +178,11 @@ class LocalUpstream(WireUpstream):
 
     def __init__(self, name: str, base_url: str, **options: Any) -> None:
         super().__init__(name, base_url, kind="llama", **options)
+
+    async def send(self, call: Call) -> WireReply:
+        """See Upstream.send. The engine is told whose saved states it may go by."""
+        named = (("x-memory-cube", call.cube), ("x-memory-session", call.session if call.cube else ""))
+        return await super().send(replace(call, headers=[*call.headers, *((n, v) for n, v in named if v)]))
 
     def _unreachable(self, error: Exception) -> ApiError:
         return Unavailable("the local model is starting; try again in a moment", headers={"retry-after": "1"})
