@@ -36,9 +36,10 @@ from memory.sql import Database
 from memory.store import Store
 from memory.turns import Place, TurnLog
 from memory.types import Kind, Memory, Status, Turn
-from proxy import app, db
+from proxy import db
 from proxy.config import Config, load
 from proxy.keys import Keys
+from proxy.parts import Parts, assemble
 from scheduler.executor import Executor
 from scheduler.jobs import QueueError, Task
 from scheduler.queue import DbosQueue
@@ -294,7 +295,7 @@ class Deaths:
 
     async def run(self, rounds: int) -> dict[str, Any]:
         """The figures."""
-        parts = await app.assemble(self._config)
+        parts = await assemble(self._config)
         hits, missed = Counter[str](), Counter[str]()
         executor = self._start()
         try:
@@ -336,7 +337,7 @@ class Deaths:
                 return False
             await asyncio.sleep(0.002)
 
-    async def _settle(self, parts: app.Parts, jobs: list[str]) -> None:
+    async def _settle(self, parts: Parts, jobs: list[str]) -> None:
         for job in jobs:
             deadline = time.monotonic() + 60
             while (found := await parts.queue.get(job)) is None or found.state in ("waiting", "running"):
@@ -344,7 +345,7 @@ class Deaths:
                     raise SystemExit(f"job {job} is still {found.state if found else 'nowhere'}")
                 await asyncio.sleep(0.05)
 
-    async def _work(self, parts: app.Parts, kind: str) -> list[str]:
+    async def _work(self, parts: Parts, kind: str) -> list[str]:
         """Put in a job of this kind, with something for it to do."""
         cube = f"cube{next(self._cubes)}"
         await self._fill(parts.database, parts.turns, cube)
@@ -387,7 +388,7 @@ class Deaths:
             await turns.record(said, Place(named=True), OWNER)
         self._said[cube] = texts
 
-    async def _count(self, parts: app.Parts) -> dict[str, Any]:
+    async def _count(self, parts: Parts) -> dict[str, Any]:
         lost = doubled = 0
         for cube, texts in self._said.items():
             there = [m for m in await parts.memories.since(cube, 0) if m.status is not Status.DELETED]

@@ -331,10 +331,11 @@ async def _cube(parts: Any, named: str | None) -> str:
 
 
 def _with_parts(session: Session, work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
-    from proxy import app, db
+    from proxy import db
+    from proxy.parts import assemble
 
     async def run() -> T:
-        parts = await app.assemble(session.config)
+        parts = await assemble(session.config)
         try:
             return await work(parts)
         finally:

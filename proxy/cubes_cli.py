@@ -176,7 +176,7 @@ class _Parts:
         from memory.cube import Cubes
         from memory.grants import Grants
         from proxy import db, hooks, rules
-        from proxy.app import Background
+        from proxy.background import Background
         from proxy.blocks import Blocks
         from proxy.lifecycle import Lifecycle
         from scheduler.queue import DbosQueue

@@ -27,6 +27,7 @@ from memory.store import Store
 from proxy import app, db
 from proxy.config import Config, load
 from proxy.keys import DEFAULT_SCOPES, Keys, digest
+from proxy.parts import Parts
 from tests.fakes import free_port
 
 
@@ -170,8 +171,8 @@ class LiveProxy(Front):
         assert not self._thread.is_alive(), "the proxy did not stop"
 
     @property
-    def parts(self) -> app.Parts:
-        parts: app.Parts = self._app.state.parts
+    def parts(self) -> Parts:
+        parts: Parts = self._app.state.parts
         return parts
 
     def index_everything(self) -> None:

@@ -25,10 +25,11 @@ from memory.late import Asked, Encoded
 from memory.models import Embedder, Vectors
 from memory.retrieve import Question, Retriever
 from memory.store import Found, Store
-from proxy import app, db
+from proxy import db
 from proxy.config import Config
 from proxy.evaluation import figures, peer, run
 from proxy.evaluation.talk import Said, Talk
+from proxy.parts import Parts
 from proxy.tasks import Work
 
 WARM_UP = 5  # questions that are not counted
@@ -163,7 +164,7 @@ async def measure(
 
 
 async def _row(
-    parts: app.Parts,
+    parts: Parts,
     work: Work,
     other: peer.Peer | None,
     size: int,

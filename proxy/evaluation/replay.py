@@ -23,12 +23,12 @@ from memory.reflect import Policy, Reflector
 from memory.reflect.fading import DAY_S
 from memory.retrieve import Retriever
 from memory.types import stable_id
-from proxy import app
 from proxy.auth import Principal, cube_of
 from proxy.config import Config
 from proxy.evaluation.talk import Said, Talk
 from proxy.forecasts import Forecasts
 from proxy.hooks import Exchange
+from proxy.parts import Parts, assemble
 from proxy.predicting import Due, Predictor
 from proxy.stream import Answer
 from proxy.tasks import Work
@@ -76,7 +76,7 @@ def sessions(talks: Sequence[Talk]) -> list[Session]:
 class Life:
     """The proxy's parts, and the executor's work beside them."""
 
-    parts: app.Parts
+    parts: Parts
     work: Work
     predictor: Predictor
 
@@ -86,7 +86,7 @@ async def living(config: Config, clock: Clock) -> AsyncIterator[Life]:
     """The product as `memrelay serve` makes it, on this clock, without a model for extraction; `evolution` of the configuration
     says what fades."""
     patient = msgspec.structs.replace(config.memory, deadline_ms=60_000, record_deadline_ms=60_000)
-    parts = await app.assemble(msgspec.structs.replace(config, memory=patient), clock=clock, alone=True)
+    parts = await assemble(msgspec.structs.replace(config, memory=patient), clock=clock, alone=True)
     wanted, database = config.evolution, parts.database
     fades = Policy(wanted.archive_after_days * DAY_S, wanted.archive_episodes_after_days * DAY_S)
     executors = Retriever(database, parts.store, parts.embedder, parts.threads)
@@ -120,7 +120,7 @@ async def living(config: Config, clock: Clock) -> AsyncIterator[Life]:
         await parts.close()
 
 
-async def chat(parts: app.Parts, clock: Clock, session: Session) -> AsyncIterator[Mapping[str, str]]:
+async def chat(parts: Parts, clock: Clock, session: Session) -> AsyncIterator[Mapping[str, str]]:
     """The turns of a session as chats; gives each one's response headers, once nothing is left to be done behind it."""
     messages: list[dict[str, str]] = []
     for said in session.turns:

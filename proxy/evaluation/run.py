@@ -23,11 +23,12 @@ from memory.organise import Organiser
 from memory.retrieve import Question
 from memory.turns import Place
 from memory.types import Hit, stable_id
-from proxy import app, db, inject
+from proxy import db, inject
 from proxy.config import Config
 from proxy.evaluation import baselines, figures, peer
 from proxy.evaluation.figures import AT, BUDGETS, Answer
 from proxy.evaluation.talk import UNANSWERABLE, Asked, Talk
+from proxy.parts import Parts, assemble
 from proxy.tasks import Work
 
 DEPTH = 200  # hits asked for: enough for 50 distinct turns and for the largest budget
@@ -142,9 +143,9 @@ def temporary(config: Config, keep: Path | None) -> Iterator[Config]:
 
 
 @asynccontextmanager
-async def opened(config: Config) -> AsyncIterator[tuple[app.Parts, Work]]:
+async def opened(config: Config) -> AsyncIterator[tuple[Parts, Work]]:
     """The proxy's parts and the executor's work, as `memrelay serve` makes them, without a model for extraction."""
-    parts = await app.assemble(config)
+    parts = await assemble(config)
     try:
         yield (
             parts,
@@ -164,7 +165,7 @@ async def opened(config: Config) -> AsyncIterator[tuple[app.Parts, Work]]:
         await parts.close()
 
 
-async def learn(parts: app.Parts, work: Work, talk: Talk, *, extract: bool = True) -> Cube:
+async def learn(parts: Parts, work: Work, talk: Talk, *, extract: bool = True) -> Cube:
     """Record the turns in a cube of their own, extract and organise (or not), index."""
     cube = stable_id(_OWNER, talk.name)
     keys: dict[str, str] = {}
@@ -187,7 +188,7 @@ def _lost(answers: Sequence[Answer], unheld: Sequence[Answer]) -> dict[str, floa
     return {k: None if free[k] is None or held[k] is None else round(free[k] - held[k], 6) for k in free}
 
 
-async def _own(parts: app.Parts, cubes: Sequence[Cube], progress: Progress, *, every: bool = False) -> list[Answer]:
+async def _own(parts: Parts, cubes: Sequence[Cube], progress: Progress, *, every: bool = False) -> list[Answer]:
     answers: list[Answer] = []
     total = sum(len(cube.talk.questions) for cube in cubes)
     for cube in cubes:
@@ -197,7 +198,7 @@ async def _own(parts: app.Parts, cubes: Sequence[Cube], progress: Progress, *, e
     return answers
 
 
-async def _foreign(parts: app.Parts, cubes: Sequence[Cube], progress: Progress) -> list[Answer]:
+async def _foreign(parts: Parts, cubes: Sequence[Cube], progress: Progress) -> list[Answer]:
     """Every question asked of the next talk's cube, where nobody can know the answer."""
     answers: list[Answer] = []
     total = sum(len(cube.talk.questions) for cube in cubes)
@@ -210,7 +211,7 @@ async def _foreign(parts: app.Parts, cubes: Sequence[Cube], progress: Progress) 
     return answers
 
 
-async def ask(parts: app.Parts, cube: Cube, asked: Asked, *, every: bool = False) -> Answer:
+async def ask(parts: Parts, cube: Cube, asked: Asked, *, every: bool = False) -> Answer:
     """One question, timed with its embedding; then what of it fits into each budget as a chat's recall block packs it."""
     question = Question(text=asked.text, now=cube.talk.now, limit=DEPTH, every=every)
     cpu, wall = time.process_time(), time.perf_counter()

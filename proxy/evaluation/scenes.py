@@ -21,11 +21,12 @@ from memory.memories import digest
 from memory.retrieve import Question
 from memory.turns import Place
 from memory.types import Hit, stable_id
-from proxy import app, db, inject
+from proxy import db, inject
 from proxy.config import Config
 from proxy.evaluation.figures import spread
 from proxy.evaluation.run import Progress, opened
 from proxy.evaluation.talk import Said, Talk
+from proxy.parts import Parts
 from proxy.tasks import Work
 from scheduler.scenes import LIMIT, NEXT, NEXT_CURVE, OPENING, OPENING_CURVE, predict
 
@@ -46,7 +47,7 @@ class Case:
     ms: float  # from the end of the turn to the prediction
 
 
-async def walk(parts: app.Parts, work: Work, talk: Talk, progress: Progress) -> list[Case]:
+async def walk(parts: Parts, work: Work, talk: Talk, progress: Progress) -> list[Case]:
     """The cases of one talk, in a cube of its own."""
     walker = _Walker(parts, work, stable_id(_OWNER, "scenes", talk.name), talk.name)
     cases: list[Case] = []
@@ -57,7 +58,7 @@ async def walk(parts: app.Parts, work: Work, talk: Talk, progress: Progress) -> 
 
 
 class _Walker:
-    def __init__(self, parts: app.Parts, work: Work, cube: str, name: str) -> None:
+    def __init__(self, parts: Parts, work: Work, cube: str, name: str) -> None:
         self._parts, self._work, self._cube, self._name = parts, work, cube, name
         self._session = ""
         self._talk: list[Said] = []  # of the running session

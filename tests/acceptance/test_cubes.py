@@ -12,7 +12,7 @@ from typing import Any
 import openai
 import pytest
 
-from proxy import app
+from proxy.parts import assemble
 from tests.fakes import Received, RecordingUpstream
 from tests.live import Installation, LiveProxy, wait_for
 
@@ -242,7 +242,7 @@ def test_another_process_erases_what_this_one_holds_in_memory(
 
 
 async def erase_elsewhere(live: LiveProxy, cube: str) -> None:
-    parts = await app.assemble(live.config)
+    parts = await assemble(live.config)
     try:
         info = await parts.cubes.get(cube)
         assert info is not None

@@ -8,7 +8,7 @@ import pytest
 
 from memory.memories import Memories
 from memory.sql import Database
-from proxy.app import Background
+from proxy.background import Background
 from proxy.blocks import Begun, Blocks, Recalled
 from tests.memory.make import OWNER, memory
 

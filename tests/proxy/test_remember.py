@@ -26,8 +26,8 @@ from memory.sql import Database
 from memory.store import Store
 from memory.turns import TurnLog
 from memory.types import Kind, Memory
-from proxy.app import Background
 from proxy.auth import Principal, home_cube
+from proxy.background import Background
 from proxy.blocks import Blocks
 from proxy.config import MemorySettings, Sessions
 from proxy.forecasts import Forecasts

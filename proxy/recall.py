@@ -1,0 +1,98 @@
+"""The recall block of a chat: what is found for its question, what has changed since its session began, what presses."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from memory.agenda import Agenda
+from memory.agenda_questions import Asked, asked
+from memory.cube import Cube
+from memory.memories import Memories, digest
+from memory.redact import redact
+from memory.retrieve import Question, Retriever
+from memory.turns import SAME_TURN_S
+from memory.types import Hit, Kind, Memory
+from proxy import agenda_lines, inject
+from proxy.blocks import Begun
+from proxy.config import MemorySettings
+from proxy.hooks import Exchange
+from proxy.scene import Scene
+
+_LONGEST_QUESTION = 4000  # characters; of a longer message its end is asked, where questions stand
+_BEST = 3  # hits that count as found when none was shown
+
+
+class Recall:
+    """Makes recall blocks."""
+
+    def __init__(self, settings: MemorySettings, retriever: Retriever, memories: Memories, agenda: Agenda) -> None:
+        self._settings = settings
+        self._retriever = retriever
+        self._memories = memories
+        self._agenda = agenda
+
+    async def block(
+        self, exchange: Exchange, scene: Scene, cube: Cube | None, begun: Begun, mark: str, *, first: bool
+    ) -> tuple[inject.Block, str | None]:
+        """The block for the question, and why something is missing in it; `first`: it is the first one of its session."""
+        if cube is None:
+            return inject.EMPTY, None
+        text = scene.conversation.text[-_LONGEST_QUESTION:]
+        question = Question(text=text, now=exchange.received_at, seen=scene.conversation.seen)
+        result = await self._retriever.retrieve(scene.cube, question, info=cube)
+        exchange.notes["found"] = result
+        hits = [
+            hit
+            for hit in result.hits
+            if hit.memory.id not in begun.memories and not _is_itself(hit.memory, scene, exchange.received_at)
+        ]
+        changed = await self._changed(scene, cube, begun)
+        budget = self._settings.recall_tokens
+        wanted = asked(text, exchange.received_at)
+        agenda = await self._due(scene, wanted, exchange.received_at, first=first)
+        if wanted is not None:  # the list is complete: what else is known of tasks is over, or was put otherwise
+            hits = [hit for hit in hits if hit.memory.kind not in wanted.kinds and not hit.replaced]
+            changed = [memory for memory in changed if memory.kind not in wanted.kinds]
+        block = inject.recall_block(hits, changed, mark, budget, agenda)
+        exchange.notes["stood"] = _stood(result.hits, begun.memories, block.memories)
+        return block, result.degraded
+
+    async def _due(self, scene: Scene, wanted: Asked | None, now: float, *, first: bool) -> list[agenda_lines.Line]:
+        """The open tasks that a question asks for; of a session's first question else, what presses."""
+        budget = self._settings.recall_tokens
+        if wanted is not None:
+            found = await self._agenda.open(scene.cube, now, kinds=wanted.kinds)
+            return agenda_lines.answer(wanted, found, now, budget)
+        if not first or not self._settings.remind:
+            return []
+        standing = await self._memories.standing(scene.cube, (Kind.TASK,))
+        return agenda_lines.reminder(standing, now, min(budget, agenda_lines.REMINDER_TOKENS))
+
+    async def _changed(self, scene: Scene, cube: Cube, begun: Begun) -> list[Memory]:
+        """Standing memories that other sessions have learned since this one began."""
+        if cube.rev == begun.rev:
+            return []
+        standing = await self._memories.standing(scene.cube, inject.STANDING)
+        return [
+            memory
+            for memory in standing
+            if memory.rev > begun.rev
+            and memory.id not in begun.memories
+            and all(source.session != scene.session for source in memory.sources)
+        ]
+
+
+def _stood(hits: Sequence[Hit], begun: Collection[str], shown: Collection[str]) -> tuple[str, ...]:
+    """The memories of the stable block that this question found, so that they would have been shown if they had not stood
+    there: no worse than the last one shown, or among the best few when none was."""
+    found = list(dict.fromkeys(hit.memory.id for hit in hits))
+    last = max((place for place, memory in enumerate(found) if memory in shown), default=_BEST - 1)
+    return tuple(memory for memory in found[: last + 1] if memory in begun)
+
+
+def _is_itself(memory: Memory, scene: Scene, now: float) -> bool:
+    """Whether a hit is the question's own earlier try (regenerate, retry)."""
+    if memory.kind is not Kind.EPISODE or digest(memory.text) != digest(redact(scene.conversation.text)):
+        return False
+    here = any(source.session == scene.session for source in memory.sources)
+    return here or now - memory.message_time < SAME_TURN_S
