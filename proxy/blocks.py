@@ -98,14 +98,8 @@ class Blocks:
         return Begun(session, row.stable, tuple(row.memories), row.rev) if row else None
 
     async def newest(self, cube: str) -> tuple[Begun, float] | None:
-        """What the cube's newest session began with, and when."""
-        table = db.sessions
-        query = (
-            sa.select(table).where(table.c.cube == cube).order_by(table.c.started_at.desc(), table.c.session).limit(1)
-        )
-        async with self._database.read() as connection:
-            row = (await connection.execute(query)).first()
-        return (Begun(row.session, row.stable, tuple(row.memories), row.rev), row.started_at) if row else None
+        """See newest."""
+        return await newest(self._database, cube)
 
     def begin(self, cube: str, begun: Begun, at: float) -> None:
         """Keep what a session begins with."""
@@ -186,6 +180,15 @@ class Blocks:
                         await connection.execute(sa.delete(table).where(table.c.cube == cube, table.c[name] == row[0]))
 
         await self._database.write(work)
+
+
+async def newest(database: Database, cube: str) -> tuple[Begun, float] | None:
+    """What the cube's newest session began with, and when."""
+    table = db.sessions
+    query = sa.select(table).where(table.c.cube == cube).order_by(table.c.started_at.desc(), table.c.session).limit(1)
+    async with database.read() as connection:
+        row = (await connection.execute(query)).first()
+    return (Begun(row.session, row.stable, tuple(row.memories), row.rev), row.started_at) if row else None
 
 
 async def shown_for(database: Database, turn: Turn) -> tuple[str, ...]:

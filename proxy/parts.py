@@ -39,6 +39,7 @@ from proxy.predicting import Due
 from proxy.prefill import EnginePrefill
 from proxy.remember import Remember
 from proxy.scrape import Scrape
+from proxy.standing import Standing
 from proxy.upstreams import routing
 from proxy.upstreams.routing import Routes
 from scheduler.jobs import JobQueue
@@ -135,14 +136,17 @@ async def assemble(
         expects=kept.expects,
         clock=clock,
     )
+    secret = await db.shared_secret(database)
+    standing = Standing(database, secret, settings.stable_tokens, clock)
     remember = Remember(
         settings=config.memory,
         reading=config.sessions,
-        secret=await db.shared_secret(database),
+        secret=secret,
         cubes=cubes,
         grants=grants,
         turns=turns,
         memories=memories,
+        standing=standing,
         retriever=retriever,
         agenda=Agenda(database),
         blocks=blocks,
@@ -154,7 +158,7 @@ async def assemble(
     )
     run = Hooks([*added, remember], lambda name: metrics.hook_failures.labels(name).inc())
     routes = routing.make(config, engine_port)
-    foresight.hand_over(EnginePrefill(routes), remember.stable_block)
+    foresight.hand_over(EnginePrefill(routes), standing.block)
     keys = Keys(database, clock)
 
     looking = asyncio.create_task(asyncio.sleep(0) if alone else foresight.run())

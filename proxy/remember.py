@@ -33,6 +33,7 @@ from proxy.record import Record
 from proxy.scene import Scene, Scenes
 from proxy.sessions import Conversation
 from proxy.splice import CannotSplice
+from proxy.standing import Standing
 from scheduler.executor import where
 from scheduler.triggers import INDEX_BROKEN, QUERY_ARRIVED, Triggers
 
@@ -54,6 +55,7 @@ class Remember(Hook):
         grants: Grants,
         turns: TurnLog,
         memories: Memories,
+        standing: Standing,
         retriever: Retriever,
         agenda: Agenda,
         blocks: Blocks,
@@ -66,7 +68,7 @@ class Remember(Hook):
         self._settings = settings
         self._reading = reading
         self._secret = secret
-        self._memories = memories
+        self._standing = standing
         self._blocks = blocks
         self._foresight = foresight
         self._triggers = triggers
@@ -204,23 +206,10 @@ class Remember(Hook):
         begun = None if scene.begins else await self._blocks.begun(scene.cube, scene.session)
         if begun is not None:
             return begun, False
-        block = await self.stable_block(scene.cube) if cube else inject.EMPTY
+        block = await self._standing.block(scene.cube) if cube else inject.EMPTY
         begun = Begun(scene.session, block.text, block.memories, cube.rev if cube else 0)
         self._blocks.begin(scene.cube, begun, self._clock())
         return begun, True
-
-    async def _choosing(self, cube: str) -> tuple[dict[str, float], tuple[str, ...]]:
-        """(chances of what is foreseen for the opening, what stood in the block of the last session)"""
-        opening, newest = await self._foresight.of_opening(cube), await self._blocks.newest(cube)
-        chances = {one.memory: one.chance for one in opening.foreseen} if opening else {}
-        return chances, newest[0].memories if newest else ()
-
-    async def stable_block(self, cube: str) -> inject.Block:
-        """What a session of this cube would begin with now."""
-        standing = await self._memories.standing(cube, inject.STANDING)
-        mark, budget = fence.nonce(self._secret, cube, fence.STABLE), self._settings.stable_tokens
-        chances, before = await self._choosing(cube) if inject.crowded(standing, budget) else ({}, ())
-        return inject.stable_block(standing, mark, budget, now=self._clock(), before=before, chances=chances)
 
     # --- after ----------------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ from proxy.foresight import Foresight
 from proxy.hooks import Exchange
 from proxy.metrics import Metrics
 from proxy.remember import Remember
+from proxy.standing import Standing
 from proxy.stream import Answer
 from scheduler.jobs import JobQueue
 from scheduler.triggers import Triggers
@@ -144,6 +145,7 @@ async def house(
         grants=Grants(database),
         turns=TurnLog(database),
         memories=Memories(database, clock),
+        standing=Standing(database, b"secret", 400, clock),
         retriever=retriever,
         agenda=Agenda(database),
         blocks=Blocks(database, background),
