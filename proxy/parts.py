@@ -170,6 +170,7 @@ async def assemble(
         given_up = await background.drain(15)
         if given_up:
             log.warning("%d background tasks were given up", given_up)
+        await fired.close()
         await queue.close()
         await retriever.close()
         threads.shutdown(wait=False)

@@ -139,7 +139,7 @@ class Record:
         self._spawn(self._follow(turn[0]))
 
     async def _follow(self, turn: Turn) -> None:
-        await self._triggers.fire(TURN_FINISHED, turn.cube)
+        self._triggers.tell(TURN_FINISHED, turn.cube)
         try:
             await self._retriever.warm(turn.cube)
             await self._foresight.answered(turn.cube, turn.session, f"{turn.user_text}\n{turn.assistant_text}")

@@ -26,6 +26,7 @@ from proxy.blocks import Begun, Blocks, Recalled, Spawn
 from proxy.config import MemorySettings, Sessions
 from proxy.errors import ApiError, BadRequest
 from proxy.foresight import Foresight
+from proxy.gate import Gate
 from proxy.hooks import Exchange, Hook
 from proxy.metrics import Metrics
 from proxy.recall import Recall
@@ -73,7 +74,6 @@ class Remember(Hook):
         self._foresight = foresight
         self._triggers = triggers
         self._metrics = metrics
-        self._spawn = spawn
         self._clock = clock
         self._scenes = Scenes(reading=reading, cubes=cubes, grants=grants, turns=turns, blocks=blocks, clock=clock)
         self._recall = Recall(settings, retriever, memories, agenda)
@@ -89,8 +89,9 @@ class Remember(Hook):
             spawn=spawn,
             clock=clock,
         )
-        self._gate = asyncio.Semaphore(_AT_A_TIME)
+        self._gate = Gate(_AT_A_TIME)
         foresight.busy = self._gate.locked
+        triggers.give_way(self._gate.locked)
 
     # --- before ---------------------------------------------------------------------------------------------------------
 
@@ -117,7 +118,7 @@ class Remember(Hook):
         """Say that a question has arrived, if anybody listens."""
         archived = scene.info is not None and scene.info.status == ARCHIVED
         if self._triggers.heard(QUERY_ARRIVED) and not archived and not scene.conversation.later_round:
-            self._spawn(self._triggers.fire(QUERY_ARRIVED, scene.cube))
+            self._triggers.tell(QUERY_ARRIVED, scene.cube)
 
     async def _read(self, exchange: Exchange) -> Conversation | None:
         """The conversation; where its history is at the upstream, with what is known of that."""
@@ -135,8 +136,7 @@ class Remember(Hook):
     async def _guarded(self, exchange: Exchange, conversation: Conversation, mode: str) -> str:
         """Find the scene and inject, under the deadline; returns the state."""
         try:
-            # in a burst a few at a time: all at once, none would be ready before its deadline
-            async with asyncio.timeout(self._settings.deadline_ms / 1000), self._gate:
+            async with self._gate.turn(self._settings.deadline_ms / 1000):
                 scene = await self._scenes.find(exchange, conversation, mode)
                 exchange.notes["scene"] = scene
                 if scene.info is not None and scene.info.status == ARCHIVED:
@@ -197,7 +197,7 @@ class Remember(Hook):
         cost = tokens(begun.stable) + sum(tokens(text) for text in recalls.values())
         exchange.response_headers["x-memory-tokens"] = str(cost)
         if degraded:
-            self._spawn(self._triggers.fire(INDEX_BROKEN, scene.cube))
+            self._triggers.tell(INDEX_BROKEN, scene.cube)
             return f"degraded:{degraded}"
         return "hit" if ids else "empty"
 

@@ -44,6 +44,8 @@ from proxy.upstreams.model import UpstreamModel
 from proxy.upstreams.pace import Pace
 from scheduler.executor import Executor
 from scheduler.queue import DbosQueue
+from scheduler.queue import engine as queue_engine
+from scheduler.ticks import Ticks
 from scheduler.triggers import Clock, Triggers
 
 if TYPE_CHECKING:
@@ -128,7 +130,9 @@ async def executor(config: Config, engine_port: int) -> None:
     )
     metrics = ExecutorMetrics()
     fired = Triggers(queue, table, metrics.triggered)
-    clock = Clock(fired, table, work.active, time.time)
+    clocks = queue_engine(config.queue_url)
+    ticks = Ticks(clocks)
+    clock = Clock(fired, table, work.active, lambda name, every_s: asyncio.to_thread(ticks.mine, name, every_s))
     sweep = Sweep(work, queue, keep_failed_s=config.executor.keep_failed_days * DAY_S or None)
 
     async def beat() -> None:
@@ -157,7 +161,9 @@ async def executor(config: Config, engine_port: int) -> None:
         await retriever.close()
         threads.shutdown(wait=False)
         await routes.close()
+        await fired.close()
         await queue.close()
+        clocks.dispose()
         await database.close()
 
 

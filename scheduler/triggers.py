@@ -4,20 +4,23 @@ A trigger waits for an event. Three of them are not simply announced:
 
 session_quiet  nobody has spoken in a cube for `quiet_s`. There is no timer that waits for it: its jobs are put in when a turn
                ends, debounced by `quiet_s`, so that each further turn moves the waiting job back and it runs after the last.
-clock          every `every_s`, for each active cube; `Clock` fires it when the executor beats.
+clock          every `every_s`, for each active cube; the `Clock` of one of the executors fires it.
 query_arrived  a question was asked, and its answer is not there yet.
 
-Knows no metrics: `counted` is told of each put.
+Chats only `tell` what has happened and go on; the API's routes `fire`, and may answer with the jobs' ids. Knows no metrics:
+`counted` is told of each put.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from scheduler.jobs import JobQueue, QueueError
+from scheduler.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,8 @@ EVENTS = (
     TURN_FINISHED, QUERY_ARRIVED, SESSION_QUIET, MEMORY_WRITTEN, MEMORY_ERASED, INDEX_BROKEN, CUBE_CHANGED, CUBE_ARCHIVED,
     FEEDBACK_GIVEN, CUBE_ERASED, CUBE_FUSED, CLOCK,
 )  # fmt: skip
+_PATIENCE_S = 3.0  # so long who waits for a job to be put in waits for the queue
+_MOVES = 30  # times within its debounce a waiting job is moved back
 _REMEMBERED = 4096  # jobs by which it is noticed that a put was joined to one that waits
 
 
@@ -89,9 +94,12 @@ def built_in_tasks() -> frozenset[str]:
     return frozenset(rule.task for rule in table(debounce_s=0.0))
 
 
+_Put = tuple[Trigger, str, tuple[tuple[str, str], ...]]
+
+
 class Triggers:
-    """Turns events into jobs. A queue that cannot be reached costs a log line: the executor's own sweep finds the work.
-    `counted(event, outcome)` is told of every put: queued, joined (one waits already) or refused."""
+    """Turns events into jobs. `counted(event, outcome)` is told what became of each: queued, joined (one waits already), refused
+    (the queue is away; it is tried again) or lost (it was away for too long). What is lost the executor's sweep finds."""
 
     def __init__(
         self,
@@ -105,33 +113,72 @@ class Triggers:
         for rule in rules:
             self._rules.setdefault(TURN_FINISHED if rule.event == SESSION_QUIET else rule.event, []).append(rule)
         self._put: OrderedDict[str, None] = OrderedDict()
+        self._outbox: Outbox[_Put] = Outbox(self._send, self._give_up)
+        self._away = False
+
+    def give_way(self, busy: Callable[[], bool]) -> None:
+        """Put in what `tell` was told while `busy` says no, if that comes about soon."""
+        self._outbox.busy = busy
 
     def heard(self, event: str) -> bool:
         """Whether anything follows from `event`."""
         return event in self._rules
 
+    def tell(self, event: str, cube: str, arguments: Mapping[str, str] | None = None) -> None:
+        """Put in the jobs that follow from `event` behind the scenes: returns at once, whatever the queue does."""
+        for rule in self._rules.get(event, ()):
+            self._later(rule, cube, arguments or {})
+
     async def fire(self, event: str, cube: str, arguments: Mapping[str, str] | None = None) -> list[str]:
-        """Put in the jobs that follow from `event`; returns their ids. Never raises."""
+        """Put in the jobs that follow from `event`; returns their ids. Never raises, and takes no more than a few seconds: what
+        could not be put in by then follows behind the scenes."""
         return [job for rule in self._rules.get(event, ()) if (job := await self._follow(rule, cube, arguments or {}))]
 
     async def start(self, rule: Trigger, cube: str) -> str | None:
         """Put in the job of one trigger, for whoever knows that its time has come; its id, None when the queue refused."""
         return await self._follow(rule, cube, {})
 
+    async def close(self, timeout_s: float = 5.0) -> None:
+        """Put in what waits, while there is time."""
+        left = await self._outbox.close(timeout_s)
+        if left:
+            log.warning("%d jobs were not queued: the sweep finds their work", left)
+
+    def _later(self, rule: Trigger, cube: str, arguments: Mapping[str, str]) -> None:
+        # a job that waits for a silence is moved back now and then, not with every turn of a burst
+        if not self._outbox.add((rule, cube, tuple(sorted(arguments.items()))), rule.debounce_s / _MOVES):
+            self._counted(rule.event, "joined")
+
     async def _follow(self, rule: Trigger, cube: str, arguments: Mapping[str, str]) -> str | None:
         try:
-            job = await self._queue.put(
-                rule.task,
-                cube,
-                arguments,
-                priority=rule.priority,
-                delay_s=rule.delay_s,
-                debounce_s=rule.debounce_s,
-            )
-        except QueueError as error:
-            log.warning("job %s for cube %s was not queued: %s", rule.task, cube, error)
+            async with asyncio.timeout(_PATIENCE_S):
+                return await self._queued(rule, cube, arguments)
+        except (QueueError, TimeoutError) as error:
+            log.warning("job %s for cube %s is not queued yet: %s", rule.task, cube, error or "slow")
             self._counted(rule.event, "refused")
+            self._outbox.add((rule, cube, tuple(sorted(arguments.items()))))
             return None
+
+    async def _send(self, put: _Put) -> bool:
+        rule, cube, arguments = put
+        try:
+            await self._queued(rule, cube, dict(arguments))
+        except QueueError as error:
+            self._counted(rule.event, "refused")
+            if not self._away:  # once, not for every chat
+                log.warning("the queue is away (%s); jobs wait here and are put in later", error)
+            self._away = True
+            return False
+        self._away = False
+        return True
+
+    def _give_up(self, put: _Put) -> None:
+        self._counted(put[0].event, "lost")
+
+    async def _queued(self, rule: Trigger, cube: str, arguments: Mapping[str, str]) -> str:
+        job = await self._queue.put(
+            rule.task, cube, arguments, priority=rule.priority, delay_s=rule.delay_s, debounce_s=rule.debounce_s
+        )
         self._counted(rule.event, "joined" if job in self._put else "queued")
         self._put[job] = None
         self._put.move_to_end(job)
@@ -142,29 +189,23 @@ class Triggers:
 
 class Clock:
     """Fires the event clock. Called now and then, it puts in the job of each trigger whose `every_s` has passed, for every cube
-    that `cubes` names. When it last did so is kept in memory only: after a start each fires once at the first call."""
+    that `cubes` names. `mine(name, every_s)` says whether the time has come, and to one of all who ask (see scheduler.ticks)."""
 
     def __init__(
         self,
         triggers: Triggers,
         rules: Sequence[Trigger],
         cubes: Callable[[], Awaitable[Sequence[str]]],
-        clock: Callable[[], float],
+        mine: Callable[[str, float], Awaitable[bool]],
     ) -> None:
         self._triggers = triggers
         self._rules = [rule for rule in rules if rule.event == CLOCK]
         self._cubes = cubes
-        self._clock = clock
-        self._fired: dict[Trigger, float] = {}
+        self._mine = mine
 
     async def __call__(self) -> None:
-        """One look. Raises what `cubes` raises."""
-        now = self._clock()
-        due = [rule for rule in self._rules if now - self._fired.get(rule, float("-inf")) >= rule.every_s]
-        if not due:
-            return
-        cubes = await self._cubes()
-        for rule in due:
-            self._fired[rule] = now
-            for cube in cubes:
-                await self._triggers.start(rule, cube)
+        """One look. Raises what `cubes` and `mine` raise."""
+        for rule in self._rules:
+            if await self._mine(f"{rule.task} every {rule.every_s:g} s", rule.every_s):
+                for cube in await self._cubes():
+                    await self._triggers.start(rule, cube)

@@ -48,6 +48,10 @@ def items(live: Installation, key: str, **query: str) -> list[dict[str, Any]]:
     return found
 
 
+def in_graph(live: Installation, key: str, name: str) -> bool:
+    return live.api(key, "GET", f"/v1/memory/graph?entity={name}")[0] == 200
+
+
 def holds(live: Installation, key: str) -> set[str]:
     return {item["text"] for item in items(live, key) if item["kind"] != "episode"}
 
@@ -78,7 +82,8 @@ def test_what_was_understood_wrongly_can_be_undone(live: Installation) -> None:
 def test_the_graph_leads_from_a_name_to_what_was_said(live: Installation) -> None:
     key = live.key()
     say(live, key, "My sister's name is Clara.", "My boss is called Stefan.")
-    wait_for(lambda: live.api(key, "GET", "/v1/memory/graph?entity=Clara")[0] == 200, "the graph")
+    for name in ("Clara", "Stefan"):
+        wait_for(partial(in_graph, live, key, name), "the graph")
     part = live.api(key, "GET", "/v1/memory/graph?entity=clara&depth=2")[1]
     assert {node["type"] for node in part["nodes"]} == {"entity", "memory", "topic"}
     assert "My sister's name is Clara" in {node.get("text") for node in part["nodes"]}
@@ -90,7 +95,7 @@ def test_the_graph_leads_from_a_name_to_what_was_said(live: Installation) -> Non
 def test_an_erased_name_is_out_of_the_graph(live: Installation) -> None:
     key = live.key()
     say(live, key, "My sister's name is Clara.")
-    wait_for(lambda: live.api(key, "GET", "/v1/memory/graph?entity=Clara")[0] == 200, "the graph")
+    wait_for(partial(in_graph, live, key, "Clara"), "the graph")
     episode = next(item for item in items(live, key) if item["kind"] == "episode")
     live.api(key, "DELETE", f"/v1/memory/items/{episode['id']}")
     assert live.api(key, "GET", "/v1/memory/graph?entity=Clara")[0] == 404

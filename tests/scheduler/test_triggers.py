@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +21,7 @@ from scheduler.triggers import (
     Trigger,
     Triggers,
 )  # fmt: skip
+from tests.scheduler.test_queue import until
 
 
 class Slip:
@@ -138,8 +141,8 @@ def test_a_trigger_that_makes_no_sense_is_refused(given: dict[str, Any], fault: 
         Trigger(**{"event": TURN_FINISHED, "task": "index"} | given)
 
 
-async def test_the_clock_fires_for_every_cube_and_not_before_its_time() -> None:
-    queue, now = Slip(), [1000.0]
+async def test_the_clock_fires_for_every_cube_when_its_time_is_ours() -> None:
+    queue, asked = Slip(), list[tuple[str, float]]()
     rules = [
         Trigger(CLOCK, "trim", every_s=60.0),
         Trigger(CLOCK, "index", every_s=3600.0),
@@ -149,10 +152,64 @@ async def test_the_clock_fires_for_every_cube_and_not_before_its_time() -> None:
     async def cubes() -> list[str]:
         return ["a", "b"]
 
-    clock = Clock(Triggers(queue, rules), rules, cubes, lambda: now[0])
-    put: list[int] = []
-    for now[0] in (1000.0, 1059.0, 1060.0, 1061.0, 4600.0):
-        await clock()
-        put.append(len(queue.put_in))
-    assert put == [4, 4, 6, 6, 10]
-    assert {(task, cube) for task, cube, *_ in queue.put_in} == {(t, c) for t in ("trim", "index") for c in "ab"}
+    async def mine(name: str, every_s: float) -> bool:
+        asked.append((name, every_s))
+        return every_s == 60.0
+
+    await Clock(Triggers(queue, rules), rules, cubes, mine)()
+    assert asked == [("trim every 60 s", 60.0), ("index every 3600 s", 3600.0)]
+    assert {(task, cube) for task, cube, *_ in queue.put_in} == {("trim", "a"), ("trim", "b")}
+
+
+# --- told, not waited for -------------------------------------------------------------------------------------------------
+
+
+async def test_many_turns_become_few_jobs() -> None:
+    queue, counted = Slip(), Counter[tuple[str, str]]()
+    fired = Triggers(queue, triggers.table(debounce_s=0.0), lambda *told: counted.update([told]))
+    for _ in range(200):
+        fired.tell(TURN_FINISHED, "c")
+    await fired.close()
+    assert sorted(task for task, *_ in queue.put_in) == ["learn", "predict", "reflect"]
+    assert counted[TURN_FINISHED, "joined"] == 199
+
+
+async def test_what_happens_while_a_job_is_put_in_needs_another_put() -> None:
+    queue = Slip()
+    fired = Triggers(queue, [Trigger(TURN_FINISHED, "learn")])
+    fired.tell(TURN_FINISHED, "c")
+    await until(lambda: asyncio.sleep(0, queue.put_in))
+    fired.tell(TURN_FINISHED, "c")
+    await fired.close()
+    assert [task for task, *_ in queue.put_in] == ["learn", "learn"]
+
+
+async def test_a_queue_that_comes_back_gets_what_waited() -> None:
+    queue, counted = Slip(refuses="learn"), list[tuple[str, str]]()
+    fired = Triggers(queue, [Trigger(TURN_FINISHED, "learn")], lambda *told: counted.append(told))
+    fired.tell(TURN_FINISHED, "c")
+    await until(lambda: asyncio.sleep(0, counted))
+    queue.refuses = ""
+    await fired.close()
+    assert [task for task, *_ in queue.put_in] == ["learn"]
+    assert counted == [(TURN_FINISHED, "refused"), (TURN_FINISHED, "queued")]
+
+
+async def test_what_is_given_up_is_counted() -> None:
+    queue, counted = Slip(refuses="learn"), list[tuple[str, str]]()
+    fired = Triggers(queue, [Trigger(TURN_FINISHED, "learn")], lambda *told: counted.append(told))
+    fired.tell(TURN_FINISHED, "c")
+    await fired.close()
+    assert counted[-1] == (TURN_FINISHED, "lost")
+
+
+async def test_a_queue_that_does_not_answer_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stuck(Slip):
+        async def put(self, task: str, cube: str, *given: Any, **more: Any) -> str:
+            await asyncio.Event().wait()
+            return ""
+
+    monkeypatch.setattr(triggers, "_PATIENCE_S", 0.05)
+    fired = Triggers(Stuck(), [Trigger(MEMORY_WRITTEN, "index")])
+    assert await fired.fire(MEMORY_WRITTEN, "c") == []
+    await fired.close(0.05)
