@@ -7,7 +7,7 @@ index and the bytes that SQL leaves in its files are a job's work, which then si
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,8 @@ _NAMELESS: dict[str, Any] = {"status": ERASED, "name": "", "quota": None, "ttl_s
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What was erased: table → rows. `done_at`: when no byte of it was left in any file, None while that is being done."""
+    """What was erased: table → rows, and kv_states. `done_at`: when no byte of it was left in any file, None while that is
+    being done."""
 
     id: str
     cube: str
@@ -40,11 +41,18 @@ class Receipt:
 
 
 async def everything(
-    connection: AsyncConnection, cube: str, owner: str, at: float, *, beside: Sequence[sa.Table] = (), keep: bool
+    connection: AsyncConnection,
+    cube: str,
+    owner: str,
+    at: float,
+    *,
+    beside: Sequence[sa.Table] = (),
+    also: Mapping[str, int] | None = None,
+    keep: bool,
 ) -> Receipt:
     """Delete every row that belongs to the cube, here and in the tables `beside` (each has a column `cube`); `keep` leaves an
-    empty cube that can be written to again."""
-    counts: dict[str, int] = {}
+    empty cube that can be written to again. `also`: what was erased elsewhere, to be counted in the receipt."""
+    counts = dict(also or {})
     ours = [table for table in sql.metadata.sorted_tables if "cube" in table.c and table is not sql.receipts]
     for table in (*ours, *beside):
         counts[table.name] = (await connection.execute(sa.delete(table).where(table.c.cube == cube))).rowcount

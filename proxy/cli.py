@@ -299,6 +299,7 @@ def memories_forget(session: Session, memory_id: str, cube: str | None) -> None:
         erased = await parts.memories.forget(where, memory_id)
         if erased is not None:
             await parts.blocks.forget(where, erased)
+            await parts.states.forget(where)
             await parts.triggers.fire(MEMORY_ERASED, where)
         return erased
 

@@ -109,7 +109,7 @@ class CubesApi:
         principal = await self._principal(request)
         info, _ = await self._find(request, principal, owner=True)
         whom = request.path_params["principal"]
-        if not await self._grants.take(info.id, whom):
+        if not await self._lifecycle.revoke(info.id, whom):
             raise NotFound(f"this cube was not granted to {whom[:64]!r}")
         return _json({"object": "cube.grant.deleted", "cube": info.id, "principal": whom, "deleted": True})
 

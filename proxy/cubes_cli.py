@@ -121,7 +121,7 @@ def cubes_revoke(session: Session, cube: str, principal: str) -> None:
 
     async def run(parts: Any) -> None:
         await parts.known(cube)
-        if not await parts.grants.take(cube, principal):
+        if not await parts.lifecycle.revoke(cube, principal):
             raise LookupError(f"{principal} was not granted {cube}")
 
     _with_cubes(session, run)
@@ -179,6 +179,7 @@ class _Parts:
         from proxy.background import Background
         from proxy.blocks import Blocks
         from proxy.lifecycle import Lifecycle
+        from proxy.upstreams import routing
         from scheduler.queue import DbosQueue
         from scheduler.triggers import Triggers
 
@@ -187,7 +188,8 @@ class _Parts:
         self.cubes, self.grants = Cubes(self.database), Grants(self.database)
         blocks = Blocks(self.database, Background())
         fired = Triggers(self.queue, rules.table(config, hooks.load(config.hooks)))
-        self.lifecycle = Lifecycle(self.database, self.cubes, self.grants, blocks, fired)
+        self.routes = routing.make(config, config.engine.port)
+        self.lifecycle = Lifecycle(self.database, self.cubes, self.grants, blocks, fired, self.routes.forget)
 
     async def known(self, cube: str) -> Any:
         """The cube. Raises LookupError."""
@@ -206,6 +208,7 @@ def _with_cubes(session: Session, work: Callable[[Any], Awaitable[T]]) -> T:
         try:
             return await work(parts)
         finally:
+            await parts.routes.close()
             await parts.queue.close()
             await parts.database.close()
 

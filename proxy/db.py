@@ -100,6 +100,21 @@ forecasts = Table(  # what is foreseen for a cube's next session
     Index("forecasts_made", "made_at"),
 )
 
+heads = Table(  # what chats of a cube begin with: model, leading messages, tools; see proxy/heads.py
+    "heads",
+    metadata,
+    Column("cube", String, primary_key=True),
+    Column("id", String, primary_key=True),
+    Column("model", String, nullable=False),
+    Column("messages", sa.JSON, nullable=False),
+    Column("tools", sa.JSON, nullable=False),
+    Column("uses", Integer, nullable=False),
+    Column("since", Float, nullable=False),
+    Column("used_at", Float, nullable=False),
+    Column("tokens", Integer, nullable=False),  # of its state when it was last built; 0: never
+    Column("bytes", sa.BigInteger, nullable=False),
+)
+
 licences = Table(  # executors that may write; see proxy/licence.py
     "licences",
     metadata,

@@ -19,6 +19,7 @@ from memory.sql import Database
 from memory.turns import TurnLog
 from memory.types import Kind, Memory, Status
 from proxy import bodies
+from proxy.activating import Activation
 from proxy.auth import Auth, enter
 from proxy.blocks import shown_for
 from proxy.config import Sessions
@@ -29,6 +30,9 @@ from scheduler.triggers import FEEDBACK_GIVEN, MEMORY_WRITTEN, Triggers
 _FIELDS: dict[str, type] = {"memory": str, "request": str, "useful": bool, "correction": str, "reason": str}
 _LONGEST = {"memory": 200, "request": 200, "correction": 2000, "reason": 500}
 _GONE = ("wrong", "outdated")  # reasons that take a memory out
+
+
+_TAKES_BACK = ("archived", "superseded")  # then nothing may be left of it that a model has computed
 
 
 class FeedbackApi:
@@ -42,6 +46,7 @@ class FeedbackApi:
         database: Database,
         memories: Memories,
         turns: TurnLog,
+        states: Activation,
         triggers: Triggers,
         settings: Sessions,
         most: int,
@@ -53,6 +58,7 @@ class FeedbackApi:
         self._memories = memories
         self._turns = turns
         self._feedback = Feedback(database, clock)
+        self._states = states
         self._triggers = triggers
         self._settings = settings
         self._most = most
@@ -69,6 +75,8 @@ class FeedbackApi:
         else:
             action, changed = await self._of_memory(cube, given)
         if changed:
+            if action in _TAKES_BACK:
+                await self._states.forget(cube)
             await self._triggers.fire(MEMORY_WRITTEN, cube)
             await self._triggers.fire(FEEDBACK_GIVEN, cube)
         body = {"object": "memory.feedback", "state": "stored", "action": action, "data": [item(m) for m in changed]}

@@ -16,7 +16,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from memory.expect import HISTORY, TURNS, Heard, Known, Shown
 from memory.retrieve import Retriever
@@ -24,10 +23,8 @@ from memory.rows import Rows
 from memory.sql import DatabaseError
 from memory.types import Hit
 from proxy.forecasts import Forecast, Forecasts
-from proxy.inject import Block
 from proxy.metrics import Metrics
 from proxy.predicting import Urgent, nothing_urgent
-from proxy.prefill import Prefill
 from scheduler.scenes import NEXT, NEXT_CURVE, Foreseen, predict
 
 log = logging.getLogger(__name__)
@@ -39,7 +36,7 @@ _AGAIN_S = 60.0  # a client that looks in again so soon opens nothing
 _AT_START = 8  # cubes made ready when the proxy starts
 _AT_ONCE = 20  # cubes made ready in one round of the clock
 
-StableBlock = Callable[[str], Awaitable[Block]]
+ReadAhead = Callable[[str], Awaitable[bool]]  # cube → whether a model has read what its next session begins with
 
 
 @dataclass(slots=True)
@@ -74,8 +71,7 @@ class Foresight:
         self._forecasts = forecasts
         self._metrics = metrics
         self.busy = busy
-        self._prefill: Prefill | None = None
-        self._block: StableBlock | None = None
+        self._read_ahead: ReadAhead | None = None
         self._urgent = urgent
         self._clock = clock
         self._sessions: OrderedDict[tuple[str, str], _Session] = OrderedDict()
@@ -86,14 +82,9 @@ class Foresight:
         self._looked_at = 0.0  # when it was last asked for new forecasts
         self._one = asyncio.Lock()
 
-    def hand_over(self, prefill: Prefill, block: StableBlock) -> None:
-        """Have the beginning of the next session's prompt computed by the local engine, too."""
-        self._prefill, self._block = prefill, block
-
-    def heard(self, cube: str, model: str, messages: Sequence[Any]) -> None:
-        """A chat of this cube goes to this model, as the client wrote it."""
-        if self._prefill is not None:
-            self._prefill.heard(cube, model, messages)
+    def hand_over(self, read_ahead: ReadAhead) -> None:
+        """Have the beginning of the next session's prompt computed by the local model, too."""
+        self._read_ahead = read_ahead
 
     # --- the running session --------------------------------------------------------------------------------------------
 
@@ -199,9 +190,8 @@ class Foresight:
         await self._retriever.warm(cube)
         await self._retriever.loaded()
         self._loaded_s[cube] = time.perf_counter() - began
-        if self._prefill is not None and self._block is not None:
-            prefilled = await self._prefill(cube, (await self._block(cube)).text)
-            self._metrics.prefills.labels("done" if prefilled else "nothing").inc()
+        if self._read_ahead is not None:
+            self._metrics.prefills.labels("done" if await self._read_ahead(cube) else "nothing").inc()
         await self._read_forecast(cube)
         self._metrics.openings.labels(why).inc()
         self._metrics.prefetch_work.labels("opening").inc(time.perf_counter() - began)
@@ -264,8 +254,6 @@ class Foresight:
         self._openings.pop(cube, None)
         self._opened.pop(cube, None)
         self._loaded_s.pop(cube, None)
-        if self._prefill is not None:
-            self._prefill.let_go(cube)
         self._rows.let_go(cube)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from memory.grants import ACTIVE, ARCHIVED, Grant, Grants, Level
 from memory.sql import Database
 from proxy import db
 from proxy.blocks import Blocks
+from proxy.upstreams.states import Forgotten
 from scheduler.triggers import CUBE_ARCHIVED, CUBE_CHANGED, CUBE_ERASED, CUBE_FUSED, MEMORY_WRITTEN, Triggers
 
 _AT_ONCE = 2000  # turns and memories; more are copied by a job
@@ -43,7 +44,7 @@ class Fusion:
 
 
 class Lifecycle:
-    """Made once per process."""
+    """Made once per process. `states` drops what models have computed of a cube, `forget` what this process holds of it."""
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class Lifecycle:
         grants: Grants,
         blocks: Blocks,
         triggers: Triggers,
+        states: Callable[[str], Awaitable[Forgotten]],
         forget: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -59,6 +61,7 @@ class Lifecycle:
         self._cubes = cubes
         self._grants = grants
         self._blocks = blocks
+        self._states = states
         self._forget = forget
         self._triggers = triggers
         self._clock = clock
@@ -91,6 +94,7 @@ class Lifecycle:
         if changed is None or before is None:
             return None
         if status == ARCHIVED:
+            await self._states(cube)
             await self._triggers.fire(CUBE_ARCHIVED, cube)
         elif status == ACTIVE and before.status == ARCHIVED:
             await self._triggers.fire(MEMORY_WRITTEN, cube)  # builds the index
@@ -104,6 +108,14 @@ class Lifecycle:
             return None
         return await self._grants.give(cube, principal, level)
 
+    async def revoke(self, cube: str, principal: str) -> bool:
+        """End a grant, from the principal's next request on; what models have computed in the cube goes with it. False: there was
+        none."""
+        if not await self._grants.take(cube, principal):
+            return False
+        await self._states(cube)
+        return True
+
     async def is_principal(self, principal: str) -> bool:
         """Whether a key was ever made for it."""
         query = sa.select(db.principals.c.id).where(db.principals.c.id == principal)
@@ -115,13 +127,17 @@ class Lifecycle:
         prompt when this returns; a job does the rest and signs the receipt."""
         beside = [table for table in db.metadata.sorted_tables if "cube" in table.c]
 
+        before = await self._states(cube)
+
         async def work(connection: AsyncConnection) -> erase.Receipt:
-            return await erase.everything(connection, cube, owner, self._clock(), beside=beside, keep=keep)
+            also = {"kv_states": before.states}
+            return await erase.everything(connection, cube, owner, self._clock(), beside=beside, also=also, keep=keep)
 
         self._blocks.let_go(cube)
         self._forget(cube)
         receipt = await self._database.write(work)
         self._forget(cube)
+        await self._states(cube)
         self._blocks.let_go(cube)  # what a chat that was running has added meanwhile
         await self._triggers.fire(CUBE_ERASED, cube)
         return receipt
@@ -135,5 +151,6 @@ class Lifecycle:
         done = await self._database.write(lambda c: fuse(c, target, source, principal, self._clock()))
         await self._triggers.fire(MEMORY_WRITTEN, target)
         if archive_source and await self._cubes.archive(source, principal, self._clock()):
+            await self._states(source)
             await self._triggers.fire(CUBE_ARCHIVED, source)
         return Fusion(done)

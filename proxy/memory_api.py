@@ -22,6 +22,7 @@ from memory.retrieve import Question, Retriever
 from memory.types import Hit, Kind, Memory, Status, Trust
 from memory.words import whole
 from proxy import bodies
+from proxy.activating import Activation
 from proxy.auth import Auth, Principal, enter
 from proxy.blocks import Blocks
 from proxy.config import Sessions
@@ -57,6 +58,7 @@ class MemoryApi:
         memories: Memories,
         retriever: Retriever,
         blocks: Blocks,
+        states: Activation,
         triggers: Triggers,
         settings: Sessions,
         most: int,
@@ -67,6 +69,7 @@ class MemoryApi:
         self._memories = memories
         self._retriever = retriever
         self._blocks = blocks
+        self._states = states
         self._triggers = triggers
         self._settings = settings
         self._most = most
@@ -135,6 +138,7 @@ class MemoryApi:
             if erased is None:
                 raise NotFound(f"there is no memory {wanted[:64]!r}")
             await self._blocks.forget(cube, erased)
+            await self._states.forget(cube)
             await self._triggers.fire(MEMORY_ERASED, cube)
             return _json({"id": wanted, "object": "memory.deleted", "deleted": True, "erased": erased})
         if request.method == "PATCH":
@@ -142,6 +146,7 @@ class MemoryApi:
             changed = await self._memories.change(cube, wanted, lambda old: _with_standing(old, self._clock(), given))
             if changed is None:
                 raise NotFound(f"there is no memory {wanted[:64]!r}")
+            await self._states.forget(cube)
             await self._triggers.fire(MEMORY_WRITTEN, cube)
             return _json({"id": changed.id, "state": "stored", "item": item(changed)})
         found = await self._memories.get(cube, wanted)
@@ -165,6 +170,7 @@ class MemoryApi:
         done = await self._memories.undo(cube, wanted)
         if done is None:
             raise NotFound(f"there is no memory {wanted[:64]!r}")
+        await self._states.forget(cube)
         await self._triggers.fire(MEMORY_WRITTEN, cube)
         return _json({"id": wanted, "state": "stored", "item": item(done[0]), "changed": done[1]})
 

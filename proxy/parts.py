@@ -23,12 +23,14 @@ from memory.sql import Database
 from memory.store import Store
 from memory.turns import TurnLog
 from proxy import db, hooks, rules
+from proxy.activating import Activation
 from proxy.auth import Auth
 from proxy.background import Background
 from proxy.blocks import Blocks, visits
 from proxy.config import Config
 from proxy.forecasts import Forecasts
 from proxy.foresight import Foresight
+from proxy.heads import Heads
 from proxy.hooks import Hooks
 from proxy.keeping import Kept
 from proxy.keys import Keys
@@ -36,7 +38,6 @@ from proxy.lifecycle import Lifecycle
 from proxy.metrics import Metrics
 from proxy.objects import Objects
 from proxy.predicting import Due
-from proxy.prefill import EnginePrefill
 from proxy.remember import Remember
 from proxy.scrape import Scrape
 from proxy.standing import Standing
@@ -73,6 +74,7 @@ class Parts:
     objects: Objects
     remember: Remember
     foresight: Foresight
+    states: Activation
     rows: Rows
     routes: Routes
     hooks: Hooks
@@ -138,6 +140,10 @@ async def assemble(
     )
     secret = await db.shared_secret(database)
     standing = Standing(database, secret, settings.stable_tokens, clock)
+    routes = routing.make(config, engine_port)
+    states = Activation(
+        routes=routes, cubes=cubes, heads=Heads(database, background, clock), standing=standing, clock=clock
+    )
     remember = Remember(
         settings=config.memory,
         reading=config.sessions,
@@ -151,14 +157,14 @@ async def assemble(
         agenda=Agenda(database),
         blocks=blocks,
         foresight=foresight,
+        states=states,
         triggers=fired,
         metrics=metrics,
         spawn=background,
         clock=clock,
     )
     run = Hooks([*added, remember], lambda name: metrics.hook_failures.labels(name).inc())
-    routes = routing.make(config, engine_port)
-    foresight.hand_over(EnginePrefill(routes), standing.block)
+    foresight.hand_over(states.read_ahead)
     keys = Keys(database, clock)
 
     looking = asyncio.create_task(asyncio.sleep(0) if alone else foresight.run())
@@ -188,7 +194,7 @@ async def assemble(
         cubes=cubes,
         grants=grants,
         receipts=Receipts(database),
-        lifecycle=Lifecycle(database, cubes, grants, blocks, fired, foresight.let_go, clock),
+        lifecycle=Lifecycle(database, cubes, grants, blocks, fired, states.forget, foresight.let_go, clock),
         turns=turns,
         keys=keys,
         auth=Auth(keys, clock),
@@ -196,6 +202,7 @@ async def assemble(
         objects=Objects(database, background, clock),
         remember=remember,
         foresight=foresight,
+        states=states,
         rows=rows,
         routes=routes,
         hooks=run,

@@ -22,11 +22,13 @@ from memory.turns import SAME_TURN_S, TurnLog
 from memory.types import stable_id
 from memory.words import tokens
 from proxy import fence, inject, sessions
+from proxy.activating import Activation
 from proxy.blocks import Begun, Blocks, Recalled, Spawn
 from proxy.config import MemorySettings, Sessions
 from proxy.errors import ApiError, BadRequest
 from proxy.foresight import Foresight
 from proxy.gate import Gate
+from proxy.heads import head_of
 from proxy.hooks import Exchange, Hook
 from proxy.metrics import Metrics
 from proxy.recall import Recall
@@ -61,6 +63,7 @@ class Remember(Hook):
         agenda: Agenda,
         blocks: Blocks,
         foresight: Foresight,
+        states: Activation,
         triggers: Triggers,
         metrics: Metrics,
         spawn: Spawn,
@@ -72,6 +75,7 @@ class Remember(Hook):
         self._standing = standing
         self._blocks = blocks
         self._foresight = foresight
+        self._states = states
         self._triggers = triggers
         self._metrics = metrics
         self._clock = clock
@@ -184,7 +188,8 @@ class Remember(Hook):
             shown = block.memories
             if block.text or begun.stable or exchange.body.get("tools") or now:
                 self._blocks.keep(scene.cube, Recalled(anchor, scene.session, self._clock(), block.text, shown))
-        self._foresight.heard(scene.cube, exchange.model, exchange.messages)
+        if new and scene.writes and self._states.kept(exchange.model):
+            exchange.notes["head"] = head_of(exchange.model, exchange.messages, exchange.as_chat.get("tools"))
         exchange.edit(inject.edits(exchange.messages, begun.stable, recalls))
         ids = tuple(dict.fromkeys((*begun.memories, *shown)))
         exchange.notes["shown"] = shown
@@ -216,6 +221,8 @@ class Remember(Hook):
     async def on_response(self, exchange: Exchange) -> None:
         """Write the turn down; returns when it is durable, or when waiting longer would keep the client."""
         await self._record(exchange)
+        if head := exchange.notes.pop("head", None):
+            self._states.heard(exchange.cube, head)
 
     async def had_later(self, exchange: Exchange) -> None:
         """Write down the turn of an answer that was made in the background, when its client comes for it. What was asked, and

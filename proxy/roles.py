@@ -32,12 +32,15 @@ from memory.retrieve import Retriever
 from memory.store import Store
 from memory.turns import TurnLog
 from proxy import app, db, hooks, rules
+from proxy.activating import Activation
 from proxy.config import Config, ConfigError
 from proxy.forecasts import Forecasts
+from proxy.heads import Heads
 from proxy.licence import Licence
 from proxy.metrics import ExecutorMetrics
 from proxy.predicting import Due, Predictor
 from proxy.scrape import MetricsFile
+from proxy.standing import Standing
 from proxy.tasks import Sweep, Work
 from proxy.upstreams import routing
 from proxy.upstreams.model import UpstreamModel
@@ -114,6 +117,14 @@ async def executor(config: Config, engine_port: int) -> None:
         urgent=Due(Agenda(database)),
         guesser=Guesses(Asker(model)) if model and config.prediction.guesses else None,
     )
+    secret = await db.shared_secret(database)
+    states = Activation(
+        routes=routes,
+        cubes=Cubes(database),
+        heads=Heads(database, None, time.time),
+        standing=Standing(database, secret, config.memory.stable_tokens, time.time),
+        clock=time.time,
+    )
     work = Work(
         database=database,
         cubes=Cubes(database),
@@ -126,6 +137,7 @@ async def executor(config: Config, engine_port: int) -> None:
         batch=config.extraction.batch_turns if model else 100,
         reflector=Reflector(database, embedder, asker=Asker(model) if model else None, policy=_policy(config)),
         predictor=predictor,
+        states=states,
         quiet_s=config.evolution.quiet_s,
     )
     metrics = ExecutorMetrics()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from proxy.config import Config, ConfigError
 from proxy.hooks import Hook
+from proxy.upstreams.port import KEEPS_STATES
 from scheduler import triggers
 from scheduler.jobs import Task
 from scheduler.triggers import Trigger
@@ -38,7 +39,8 @@ def table(config: Config, hooks: Sequence[Hook]) -> list[Trigger]:
             raise ConfigError(f"executor.limits: there is no task {name!r}; there are {', '.join(sorted(known))}")
     debounce_s = config.extraction.debounce_s if config.extraction.model else 0.0
     quiet_s = config.evolution.quiet_s
-    rules = triggers.table(debounce_s=debounce_s, quiet_s=quiet_s)
+    activates = any(upstream.kind in KEEPS_STATES for upstream in config.upstreams)
+    rules = triggers.table(debounce_s=debounce_s, quiet_s=quiet_s, activates=activates)
     for number, entry in enumerate(config.triggers):
         where = f"triggers[{number}]"
         try:

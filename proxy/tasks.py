@@ -26,8 +26,10 @@ from memory.store import Store
 from memory.topics import Topics
 from memory.turns import TurnLog
 from memory.types import Candidate, Turn
+from proxy.activating import Activation
 from proxy.blocks import purge, shown_for
 from proxy.predicting import Predictor
+from proxy.upstreams.states import Forgotten
 from scheduler.executor import where
 from scheduler.jobs import Arguments, JobQueue, QueueError, Task
 
@@ -41,7 +43,7 @@ _KEEP_BLOCKS_S = 60 * 86400
 
 
 class StillHeld(Exception):
-    """Erased text may still stand in the database's log, because somebody was reading."""
+    """Erased text may still stand in the database's log, because somebody was reading; or in a state that cannot be reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Work:
     clock: Callable[[], float] = time.time
     reflector: Reflector | None = None
     predictor: Predictor | None = None
+    states: Activation | None = None
     quiet_s: float = 60.0  # silence after which a cube is thought over
 
     async def active(self) -> list[str]:
@@ -132,7 +135,8 @@ class Work:
             return {"mode": "nothing"}
         done = await self.reflector.reflect(cube)
         indexed = await self._catch_up(cube)
-        return asdict(done) | {"pieces": indexed.pieces}
+        ready = (await self.states.activate(cube)).ready if self.states else False
+        return asdict(done) | {"pieces": indexed.pieces, "ready": ready}
 
     async def _wake(self, cube: str, turns: Sequence[Turn]) -> int:
         """What was archived for want of use comes back when a question found nothing else; returns how many."""
@@ -202,6 +206,7 @@ class Work:
     async def erase(self, cube: str, _: Arguments) -> dict[str, Any]:
         """After a memory was erased from SQL: build the index anew without it, and leave no bytes in the database.
         Raises StillHeld, to be tried again."""
+        states = await self._forget_states(cube)
         if await self._asleep(cube):
             done = Indexed("dropped", 0)
             await self.store.drop(cube, keep=None)
@@ -209,7 +214,14 @@ class Work:
             done = await self.index.rebuild(cube)
             await self._draw(cube)
         await self._wipe()
-        return {"action": done.action, "pieces": done.pieces, "vacuumed": True}
+        return {"action": done.action, "pieces": done.pieces, "states": states, "vacuumed": True}
+
+    async def _forget_states(self, cube: str) -> int:
+        """Drop what models have computed of the cube; returns how many states. Raises StillHeld, to be tried again."""
+        found = await self.states.forget(cube) if self.states else Forgotten()
+        if not found.sure:
+            raise StillHeld("saved states could not be reached")
+        return found.states
 
     async def _asleep(self, cube: str) -> bool:
         """Whether the cube is out of retrieval and has no index."""
@@ -220,19 +232,21 @@ class Work:
         """Drop the table of an archived cube; SQL keeps everything that it was built from."""
         if not await self.cubes.close(cube):
             return {"action": "nothing"}
+        await self._forget_states(cube)
         return {"action": "closed", "tables": await self.store.drop(cube, keep=None)}
 
     async def wipe(self, cube: str, _: Arguments) -> dict[str, Any]:
         """After everything in a cube was erased from SQL: drop its tables, leave no bytes in the database, sign the receipts.
         What was said since then is indexed anew. Raises StillHeld, to be tried again."""
         asked = await self.receipts.pending(cube)
+        states = await self._forget_states(cube)
         await forget_table(self.database, cube)
         tables = await self.store.drop(cube, keep=None)
         if (await self.cubes.counts([cube]))[cube]:
             await self._catch_up(cube)
         await self._wipe()
         await self.receipts.sign(asked, self.clock())
-        return {"tables": tables, "receipts": len(asked), "vacuumed": True}
+        return {"tables": tables, "receipts": len(asked), "states": states, "vacuumed": True}
 
     async def fuse(self, cube: str, arguments: Arguments) -> dict[str, Any]:
         """Copy another cube into this one, as its principal was allowed to when he asked and still is; then put the other away
@@ -270,6 +284,7 @@ class Work:
             Task("learn", self.learn, attempts),
             Task("reflect", self.reflect, attempts),
             *([Task("predict", self.predictor.task, attempts)] if self.predictor else []),
+            *([Task("activate", self.states.task, attempts)] if self.states else []),
             Task("index", self.bring_index_up, attempts),
             Task("erase", self.erase, attempts),
             Task("rebuild", self.rebuild, attempts),

@@ -42,6 +42,7 @@ EVENTS = (
 )  # fmt: skip
 _PATIENCE_S = 3.0  # so long who waits for a job to be put in waits for the queue
 _MOVES = 30  # times within its debounce a waiting job is moved back
+_SETTLES_S = 3.0  # after a change; then what a session begins with is read ahead
 _REMEMBERED = 4096  # jobs by which it is noticed that a put was joined to one that waits
 
 
@@ -71,9 +72,9 @@ class Trigger:
             raise ValueError("every_s goes with the event clock, and the event clock needs it")
 
 
-def table(*, debounce_s: float, quiet_s: float = 60.0) -> list[Trigger]:
+def table(*, debounce_s: float, quiet_s: float = 60.0, activates: bool = False) -> list[Trigger]:
     """The built-in triggers. `debounce_s`: how long to gather turns before one extraction call; `quiet_s`: silence after which
-    the session is thought over and the next one thought of."""
+    the session is thought over and the next one thought of; `activates`: somebody keeps KV states."""
     return [
         Trigger(TURN_FINISHED, "learn", priority=5, delay_s=debounce_s),
         Trigger(SESSION_QUIET, "predict", priority=8, debounce_s=quiet_s),
@@ -86,12 +87,22 @@ def table(*, debounce_s: float, quiet_s: float = 60.0) -> list[Trigger]:
         Trigger(CUBE_CHANGED, "trim", priority=6),
         Trigger(CUBE_ARCHIVED, "close", priority=6),
         Trigger(FEEDBACK_GIVEN, "reflect", priority=8, delay_s=5.0),
+        *(_activating(debounce_s) if activates else ()),
+    ]
+
+
+def _activating(debounce_s: float) -> list[Trigger]:
+    """Whatever may change what a cube's sessions begin with: behind the jobs that change it, and once for many changes."""
+    return [
+        Trigger(TURN_FINISHED, "activate", priority=7, debounce_s=debounce_s + _SETTLES_S),
+        Trigger(MEMORY_WRITTEN, "activate", priority=7, debounce_s=_SETTLES_S),
+        Trigger(MEMORY_ERASED, "activate", priority=7, debounce_s=_SETTLES_S),
     ]
 
 
 def built_in_tasks() -> frozenset[str]:
     """The names of the tasks that the built-in triggers start."""
-    return frozenset(rule.task for rule in table(debounce_s=0.0))
+    return frozenset(rule.task for rule in table(debounce_s=0.0, activates=True))
 
 
 _Put = tuple[Trigger, str, tuple[tuple[str, str], ...]]

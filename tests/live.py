@@ -130,7 +130,7 @@ class Front:
 
 
 def _waits_for_silence(job: dict[str, Any]) -> bool:
-    return job["state"] == "waiting" and job["task"] in ("predict", "reflect")
+    return job["state"] == "waiting" and job["task"] in ("predict", "reflect", "activate")
 
 
 def _named(headers: dict[str, str]) -> dict[str, str]:

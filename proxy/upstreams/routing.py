@@ -13,9 +13,11 @@ from proxy.config import Config, UpstreamConfig
 from proxy.errors import ApiError, BadRequest, ModelNotFound, NotFound
 from proxy.upstreams.litellm_adapter import LitellmUpstream
 from proxy.upstreams.port import Upstream
+from proxy.upstreams.states import EngineStates, Forgotten, KeepsStates
 from proxy.upstreams.translate import Translating
 from proxy.upstreams.wire import LocalUpstream, WireUpstream
 
+KV_FOLDER = "kv"  # of the data folder: the local engine's states
 log = logging.getLogger(__name__)
 # where the configuration does not say; None: whatever the server turns out to have
 _SPEAKS: dict[str, frozenset[str] | None] = {
@@ -29,8 +31,12 @@ _SPEAKS: dict[str, frozenset[str] | None] = {
 class Routes:
     """All configured upstreams in their order."""
 
-    def __init__(self, upstreams: Sequence[tuple[Upstream, tuple[str, ...]]]) -> None:
+    def __init__(
+        self, upstreams: Sequence[tuple[Upstream, tuple[str, ...]]], keepers: Sequence[KeepsStates] = ()
+    ) -> None:
+        """`keepers`: who keeps KV states, by the names of their upstreams."""
         self._upstreams = list(upstreams)
+        self._keepers = {keeper.name: keeper for keeper in keepers}
 
     def of(self, model: Any) -> Upstream:
         """The upstream for a request's `model`. Raises BadRequest, ModelNotFound."""
@@ -44,6 +50,23 @@ class Routes:
     def named(self, name: str) -> Upstream | None:
         """The upstream with this name in the configuration."""
         return next((upstream for upstream, _ in self._upstreams if upstream.name == name), None)
+
+    def states_of(self, model: Any) -> KeepsStates | None:
+        """Who keeps KV states for a model, if anybody does. Raises BadRequest, ModelNotFound."""
+        return self._keepers.get(self.of(model).name)
+
+    def keepers(self) -> list[KeepsStates]:
+        """All who keep KV states."""
+        return list(self._keepers.values())
+
+    async def forget(self, cube: str) -> Forgotten:
+        """Drop every KV state of a cube, whoever keeps it."""
+        found = Forgotten()
+        for keeper in self._keepers.values():
+            found = found.plus(await keeper.forget(cube))
+        if not found.sure:
+            log.warning("states of cube %s could not be reached", cube)
+        return found
 
     def first(self, kind: str = "openai") -> Upstream:
         """The first of a kind: where that goes for which no model is named. Raises NotFound."""
@@ -85,7 +108,9 @@ class Routes:
 
 def make(config: Config, engine_port: int) -> Routes:
     """The upstreams of the configuration."""
-    return Routes([(_upstream(entry, engine_port), entry.models) for entry in config.upstreams])
+    upstreams = [(_upstream(entry, engine_port), entry.models) for entry in config.upstreams]
+    local = [upstream for upstream, _ in upstreams if upstream.kind == "llama"]
+    return Routes(upstreams, [EngineStates(upstream, config.folder / KV_FOLDER) for upstream in local])
 
 
 def _upstream(entry: UpstreamConfig, engine_port: int) -> Upstream:

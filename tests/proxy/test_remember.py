@@ -26,17 +26,20 @@ from memory.sql import Database
 from memory.store import Store
 from memory.turns import TurnLog
 from memory.types import Kind, Memory
+from proxy.activating import Activation
 from proxy.auth import Principal, home_cube
 from proxy.background import Background
 from proxy.blocks import Blocks
 from proxy.config import MemorySettings, Sessions
 from proxy.forecasts import Forecasts
 from proxy.foresight import Foresight
+from proxy.heads import Heads
 from proxy.hooks import Exchange
 from proxy.metrics import Metrics
 from proxy.remember import Remember
 from proxy.standing import Standing
 from proxy.stream import Answer
+from proxy.upstreams.routing import Routes
 from scheduler.jobs import JobQueue
 from scheduler.triggers import Triggers
 
@@ -151,6 +154,13 @@ async def house(
         blocks=Blocks(database, background),
         triggers=Triggers(nobody, []),
         foresight=foresight,
+        states=Activation(
+            routes=Routes([]),
+            cubes=Cubes(database),
+            heads=Heads(database, background, clock),
+            standing=Standing(database, b"secret", 400, clock),
+            clock=clock,
+        ),
         metrics=metrics,
         spawn=background,
         clock=clock,

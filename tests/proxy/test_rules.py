@@ -61,7 +61,10 @@ def test_a_trigger_on_silence_waits_at_least_for_it(tmp_path: Path, given: float
     ("given", "fault"),
     [
         ({"triggers": [{"event": "sunrise", "task": "index"}]}, r"triggers\[0\]: there is no event 'sunrise'"),
-        ({"triggers": [{"event": "turn_finished", "task": "dance"}]}, "there is no task 'dance'; there are close"),
+        (
+            {"triggers": [{"event": "turn_finished", "task": "dance"}]},
+            "there is no task 'dance'; there are activate, close",
+        ),
         ({"triggers": [{"event": "turn_finished", "task": "fuse"}]}, "there is no task 'fuse'"),
         ({"triggers": [{"event": "turn_finished", "task": "index", "delay_s": -1}]}, "delay_s must not be negative"),
         ({"triggers": [{"event": "clock", "task": "trim"}]}, "the event clock needs it"),

@@ -63,7 +63,7 @@ async def test_learning_takes_every_turn_that_waits_and_indexes(work: Work, data
 
 
 async def test_the_tasks_are_those_that_triggers_know_by_name(work: Work) -> None:
-    assert {task.name for task in work.tasks(1)} | {"predict"} == built_in_tasks()
+    assert {task.name for task in work.tasks(1)} | {"predict", "activate"} == built_in_tasks()
 
 
 async def test_learning_again_changes_nothing(work: Work, database: Database) -> None:
@@ -114,7 +114,7 @@ async def test_wiping_a_cube_leaves_no_byte_of_it_and_signs_the_receipt(
     before = {file for file in tables.rglob("*") if file.is_file()}
     assert any(b"Zanzibar" in file.read_bytes() for file in before)
     receipt = await database.write(lambda c: everything(c, CUBE, OWNER, NOW, keep=True))
-    assert await work.wipe(CUBE, {}) == {"tables": 1, "receipts": 1, "vacuumed": True}
+    assert await work.wipe(CUBE, {}) == {"tables": 1, "receipts": 1, "states": 0, "vacuumed": True}
     assert not scan(data, b"Zanzibar")
     left = {file for file in tables.rglob("*") if file.is_file()}
     assert left < before  # full-text tokens cannot be found by a scan: the files themselves must be gone
