@@ -112,6 +112,10 @@ class EngineSettings(_Section, frozen=True):
     slots: int = 4
     context: int = 4096
     threads: int = 2
+    kv: bool = True
+    kv_ram_mb: int = 512
+    kv_disk_mb: int = 4096
+    kv_type: Literal["f16", "q8_0"] = "f16"
 
 
 class Sessions(_Section, frozen=True):
@@ -236,6 +240,9 @@ def _checked(config: Config) -> Config:
         raise ConfigError("extraction.calls_per_minute must not be negative; 0 is no limit")
     if config.executor.keep_failed_days < 0:
         raise ConfigError("executor.keep_failed_days must not be negative")
+    for name in ("kv_ram_mb", "kv_disk_mb"):
+        if getattr(config.engine, name) < 0:
+            raise ConfigError(f"engine.{name} must not be negative; 0 keeps nothing there")
     for task, most in config.executor.limits.items():
         if most < 1:
             raise ConfigError(f"executor.limits.{task}: at least one job at a time, not {most}")

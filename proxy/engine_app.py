@@ -1,7 +1,8 @@
 """The engine process's HTTP face: the OpenAI wire on loopback, over one memory.engine Engine.
 
-Bodies in, JSON or server-sent events out; no keys, no memory. A client that hangs up, at any moment, ends its work within
-one batch. `run` is the whole process; `build` is the app alone, over an engine that somebody else starts and closes.
+Bodies in, JSON or server-sent events out; no keys, and of memory only what has been computed of it (engine_states.py). A client
+that hangs up, at any moment, ends its work within one batch. `run` is the whole process; `build` is the app alone, over an
+engine that somebody else starts and closes.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from memory.activation.store import States
 from memory.engine.chat import read
 from memory.engine.engine import Engine
 from memory.engine.errors import Busy, EngineError, InvalidChat, NoModel, NotReady
 from memory.engine.generation import Delta, TokenLogprob
 from memory.engine.reply import Reply
 from memory.engine.settings import EngineSettings
+from memory.engine.slots import Owner
+from proxy.engine_states import StatesApi, begun, owner
 from proxy.errors import ApiError, BadRequest, MethodNotAllowed, NotFound, TooLarge, Unavailable
 
 log = logging.getLogger(__name__)
@@ -41,15 +45,15 @@ SSE = [
 JSON = [(b"content-type", b"application/json")]
 
 
-def run(settings: EngineSettings, host: str = "127.0.0.1", port: int = 8001) -> None:
+def run(settings: EngineSettings, host: str = "127.0.0.1", port: int = 8001, states: States | None = None) -> None:
     """Serve until a signal ends the process. Raises NoModel when the model cannot be loaded."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings, host, port))
+        runner.run(serve(settings, host, port, states))
 
 
-async def serve(settings: EngineSettings, host: str, port: int) -> None:
+async def serve(settings: EngineSettings, host: str, port: int, states: States | None = None) -> None:
     """The same inside a running event loop. The port answers at once; /health says when the model is loaded."""
-    engine = Engine(settings)
+    engine = Engine(settings, states)
     config = uvicorn.Config(
         build(engine),
         host=host,
@@ -72,6 +76,8 @@ async def serve(settings: EngineSettings, host: str, port: int) -> None:
         server.should_exit = True
         await asyncio.gather(serving, return_exceptions=True)
         await asyncio.to_thread(engine.close)
+        if states is not None:
+            await asyncio.to_thread(states.close)
 
 
 def build(engine: Engine) -> Starlette:
@@ -94,9 +100,11 @@ def build(engine: Engine) -> Starlette:
             Route("/v1/chat/completions", ChatCompletions(engine), methods=["POST"]),
             Route("/v1/models", models),
             Route("/health", health),
+            *StatesApi(engine).routes(),
         ],
         exception_handlers={
             ApiError: _refuse,
+            EngineError: _refuse,
             HTTPException: _refuse,
             Exception: _refuse,
         },
@@ -113,7 +121,7 @@ class ChatCompletions:
         body = await _read_body(receive)
         if body is None:
             return
-        answer = asyncio.create_task(self._answer(body, send))
+        answer = asyncio.create_task(self._answer(body, owner(dict(scope["headers"])), send))
         gone = asyncio.create_task(_hung_up(receive))
         try:
             await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -125,10 +133,10 @@ class ChatCompletions:
         if not answer.cancelled():
             answer.result()
 
-    async def _answer(self, body: bytes, send: Send) -> None:
+    async def _answer(self, body: bytes, whose: Owner, send: Send) -> None:
         try:
             chat = read(_decoded(body))
-            generation = await self._engine.generate(chat)
+            generation = await self._engine.generate(chat, whose)
         except EngineError as error:
             raise _as_api_error(error) from error
         reply = Reply(self._engine.settings.model_name, chat, generation)
@@ -150,7 +158,7 @@ async def _whole(reply: Reply, send: Send) -> None:
     except EngineError as error:
         raise _as_api_error(error) from error
     body = msgspec.json.encode(reply.whole("".join(texts), logprobs, finish))
-    await send({"type": "http.response.start", "status": 200, "headers": JSON})
+    await send({"type": "http.response.start", "status": 200, "headers": JSON + begun(reply.generation)})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -161,7 +169,7 @@ async def _stream(reply: Reply, send: Send) -> None:
         first = await anext(deltas)
     except EngineError as error:
         raise _as_api_error(error) from error
-    await send({"type": "http.response.start", "status": 200, "headers": SSE})
+    await send({"type": "http.response.start", "status": 200, "headers": SSE + begun(reply.generation)})
     await _send_event(send, reply.chunk({"role": "assistant", "content": ""}))
     try:
         async for delta in _chain(first, deltas):
@@ -235,5 +243,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         wrong_method = error.status_code == MethodNotAllowed.status
         error = (MethodNotAllowed if wrong_method else NotFound)(f"not served: {request.method} {request.url.path}")
+    if isinstance(error, EngineError):
+        error = _as_api_error(error)
     known = error if isinstance(error, ApiError) else ApiError("the engine failed; its log says why")
     return Response(known.body(), known.status, known.headers, "application/json")

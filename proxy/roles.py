@@ -187,10 +187,10 @@ def _policy(config: Config) -> Policy:
 async def engine(config: Config, port: int) -> None:
     """Serve the local model on loopback."""
     try:
-        from proxy import engine_app
+        from proxy import engine_app, engine_states
     except ImportError as error:
         raise ConfigError("local models need the extra: pip install 'memrelay[local]'") from error
-    await engine_app.serve(_engine_settings(config), "127.0.0.1", port)
+    await engine_app.serve(_engine_settings(config), "127.0.0.1", port, engine_states.states(config))
 
 
 def _engine_settings(config: Config) -> EngineSettings:
@@ -206,4 +206,5 @@ def _engine_settings(config: Config) -> EngineSettings:
         slots=config.engine.slots,
         context=config.engine.context,
         threads=config.engine.threads,
+        kv_type=config.engine.kv_type,
     )

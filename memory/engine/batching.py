@@ -10,25 +10,39 @@ Single-threaded; the engine's worker thread calls `add` and `step`. Knows neithe
 
 from __future__ import annotations
 
-from collections import deque
+import time
+from collections.abc import Callable
 
+from memory.engine.building import Builder, part
 from memory.engine.errors import EngineError
 from memory.engine.generation import Delta, TokenLogprob
+from memory.engine.keeping import Keeper
 from memory.engine.llama import Context, Model
 from memory.engine.sampler import Choice
 from memory.engine.settings import EngineSettings
-from memory.engine.slots import Slot, Work, place
+from memory.engine.slots import Owner, Slot, Work, choose
+from memory.engine.waiting import Waiting
 
 
 class Batcher:
-    """The slots of one context and the queue before them (first come, first served)."""
+    """The slots of one context and the queue before them."""
 
-    def __init__(self, model: Model, context: Context, settings: EngineSettings) -> None:
+    def __init__(
+        self,
+        model: Model,
+        context: Context,
+        settings: EngineSettings,
+        keeper: Keeper,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._model = model
         self._context = context
         self._settings = settings
+        self._keeper = keeper
+        self._clock = clock
         self._slots = [Slot(sequence) for sequence in range(settings.slots)]
-        self._waiting: deque[Work] = deque()
+        self._waiting = Waiting()
+        self.builder = Builder(context, settings, keeper)
         self._steps = 0
         self.ended = 0  # requests that were answered, cancelled or failed
         self.cancelled = 0
@@ -40,8 +54,16 @@ class Batcher:
 
     @property
     def has_work(self) -> bool:
-        """Is there anything to do?"""
-        return bool(self._waiting) or self.busy > 0 or self.stale > 0
+        """Is there anything to do at once?"""
+        free = self.busy < len(self._slots)
+        working = any(slot.work is not None and not slot.work.loading for slot in self._slots)
+        return working or (free and len(self._waiting) > 0) or self.stale > 0 or len(self.builder) > 0
+
+    @property
+    def wait_s(self) -> float | None:
+        """Seconds until something is to be done though nobody asks: a conversation is to be saved. None: nothing is."""
+        idle = [slot.idle_since for slot in self._slots if self._keeper.unsaved(slot)]
+        return max(0.0, min(idle) + self._settings.save_after_s - self._clock()) if idle else None
 
     @property
     def stale(self) -> int:
@@ -50,23 +72,56 @@ class Batcher:
 
     def add(self, work: Work) -> None:
         """Queue a request."""
-        self._waiting.append(work)
+        self._waiting.add(work)
 
     def step(self) -> None:
         """Drop what was cancelled, fill free slots, decode. Raises EngineError: then call `fail`."""
         self._steps += 1
         self._drop_cancelled()
-        while self._waiting and place(self._waiting[0], self._slots, self._context, self._settings):
-            self._waiting.popleft()
-        active = [(slot, slot.work) for slot in self._slots if slot.work is not None]
+        self._fill_slots()
+        active = [(slot, slot.work) for slot in self._slots if slot.work is not None and not slot.work.loading]
         if answering := [(slot, work, work.todo) for slot, work in active if work.answering]:
             self._decode(answering)
         if reading := [(slot, work) for slot, work in active if not work.answering]:
             slot, work = min(reading, key=lambda pair: pair[1].read_at)
             work.read_at = self._steps
-            self._decode([(slot, work, _part(work.todo, self._settings.chunk))])
+            self._decode([(slot, work, part(work.todo, self._settings.chunk))])
         if not active:
+            self._when_idle()
+
+    def _fill_slots(self) -> None:
+        while True:
+            work = self._waiting.first(slot.work.owner.cube for slot in self._slots if slot.work is not None)
+            slot = choose(work, self._slots, self._settings.exact) if work else None
+            if work is None or slot is None:
+                return
+            self._waiting.take(work)
+            self._keeper.begin(slot, work, self._slots)
+
+    def _when_idle(self) -> None:
+        """No chat can be gone on with: one small thing of what nobody waits for."""
+        if self.stale:
             self._refresh()
+        elif len(self.builder):
+            self.builder.step()
+        elif self.wait_s == 0.0:
+            self._keeper.save(min(filter(self._keeper.unsaved, self._slots), key=lambda slot: slot.idle_since))
+
+    def save(self) -> None:
+        """Save all conversations that nobody is answering, such as before an end."""
+        for slot in self._slots:
+            self._keeper.save(slot)
+
+    def forget(self, cube: str) -> int:
+        """Keep nothing of what was computed for a cube; who is being answered goes on. Returns how many slots were emptied."""
+        self.builder.forget(cube)
+        for work in (*self._waiting, *(slot.work for slot in self._slots if slot.work is not None)):
+            work.forgotten = work.forgotten or work.owner.cube == cube
+        mine = [slot for slot in self._slots if slot.owner.cube == cube and slot.tokens]
+        for slot in mine:
+            if slot.work is None:
+                self._clear(slot)
+        return len(mine)
 
     def _decode(self, batch: list[tuple[Slot, Work, list[int]]]) -> None:
         rows = self._context.decode([(slot.sequence, len(slot.tokens), tokens) for slot, _, tokens in batch])
@@ -81,17 +136,15 @@ class Batcher:
 
     def _refresh(self) -> None:
         """Compute a part of the latest stale answer."""
-        slot = max((s for s in self._slots if s.stale), key=lambda s: s.used, default=None)
-        if slot is None:
-            return
-        part = _part(slot.stale, self._settings.idle_chunk)
-        slot.stale = slot.stale[len(part) :]
+        slot = max((s for s in self._slots if s.stale), key=lambda s: s.used)
+        chunk = part(slot.stale, self._settings.idle_chunk)
+        slot.stale = slot.stale[len(chunk) :]
         try:
-            self._context.decode([(slot.sequence, len(slot.tokens), part)])
+            self._context.decode([(slot.sequence, len(slot.tokens), chunk)])
         except EngineError:
-            slot.stale = []  # `place` drops whatever cells this has left
+            slot.stale = []  # `Keeper.begin` drops whatever cells this has left
             raise
-        slot.tokens += part
+        slot.tokens += chunk
         slot.prompted = len(slot.tokens)
 
     def fail(self, message: str, *, waiting_too: bool = False) -> None:
@@ -101,8 +154,9 @@ class Batcher:
                 slot.work.generation.put(EngineError(message))
                 self._cut(slot, 0)
                 self._free(slot)
-        while waiting_too and self._waiting:
-            self._waiting.popleft().generation.put(EngineError(message))
+        self.builder.fail(message, waiting_too=waiting_too)
+        for work in self._waiting.remove(lambda _: waiting_too):
+            work.generation.put(EngineError(message))
             self.ended += 1
 
     def _drop_cancelled(self) -> None:
@@ -110,12 +164,12 @@ class Batcher:
             if slot.work is not None and slot.work.generation.cancelled:
                 self.cancelled += 1
                 self._free(slot)
-        for work in [w for w in self._waiting if w.generation.cancelled]:
-            self._waiting.remove(work)
-            self.cancelled += 1
-            self.ended += 1
+        gone = self._waiting.remove(lambda work: work.generation.cancelled)
+        self.cancelled += len(gone)
+        self.ended += len(gone)
 
     def _free(self, slot: Slot) -> None:
+        forgotten = slot.work is not None and slot.work.forgotten
         if self._settings.exact and slot.prompted < len(slot.tokens):
             alone = slot.prompted == len(slot.tokens) - 1  # one token more, so that it is not decoded by itself
             start = slot.prompted - alone
@@ -123,7 +177,10 @@ class Batcher:
             self._cut(slot, start)
         slot.work = None
         slot.used = self._steps
+        slot.idle_since = self._clock()
         self.ended += 1
+        if forgotten:
+            self._clear(slot)
 
     def _cut(self, slot: Slot, tokens: int) -> None:
         """Forget all but the first `tokens` of a slot's state."""
@@ -131,6 +188,11 @@ class Batcher:
             tokens, slot.stale = 0, []
         del slot.tokens[tokens:]
         slot.prompted = min(slot.prompted, tokens)
+        slot.saved = min(slot.saved, tokens)
+
+    def _clear(self, slot: Slot) -> None:
+        self._cut(slot, 0)
+        slot.stale, slot.owner = [], Owner()
 
     def _advance(self, slot: Slot, work: Work, choice: Choice) -> None:
         """Add the chosen token to the answer, or end it."""
@@ -163,8 +225,3 @@ class Batcher:
             return TokenLogprob(raw.decode("utf-8", "replace"), raw, logprob, top)
 
         return named(choice.token, choice.logprob or 0.0, tuple(named(t, p) for t, p in choice.top))
-
-
-def _part(todo: list[int], size: int) -> list[int]:
-    """The tokens to decode next: at most `size`, but never such that a single one is left."""
-    return todo[: size - 1] if len(todo) == size + 1 else todo[:size]

@@ -2,6 +2,7 @@
 
 Chats go in, Generations come out; many at a time, at most `slots` of them in one batch. `start` returns at once, the
 model is loaded by the worker. Raises NotReady, Busy, InvalidChat (ContextTooLong) before an answer begins, EngineError later.
+Given States, it begins prompts with what was saved of their cube, and saves there what conversations have read.
 """
 
 from __future__ import annotations
@@ -9,21 +10,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
+from typing import Any
 
+from memory.activation.store import States
+from memory.engine import prefix
 from memory.engine.batching import Batcher
+from memory.engine.building import Build, Built, settle
 from memory.engine.chat import Chat
 from memory.engine.errors import Busy, ContextTooLong, InvalidChat, NoModel, NotReady
+from memory.engine.fingerprint import fingerprint
 from memory.engine.generation import Generation
+from memory.engine.keeping import Keeper
 from memory.engine.llama import Context, Grammar, Model
 from memory.engine.sampler import Sampler
 from memory.engine.settings import EngineSettings
-from memory.engine.slots import Work
+from memory.engine.slots import Owner, Work
 from memory.engine.template import ChatTemplate
 from memory.engine.text import TextStream
 
 log = logging.getLogger(__name__)
+NOBODY = Owner()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,7 @@ class EngineState:
     ended: int  # requests since the start, however they ended
     cancelled: int
     stale: int  # answer tokens whose states wait for an idle moment to be computed again
+    building: int  # prefix states that wait to be computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +58,20 @@ class _Loaded:
     context: Context
     template: ChatTemplate
     batcher: Batcher
+    keeper: Keeper
 
 
 class Engine:
     """One model, served to many. Made once per process; every public method may be called from any thread."""
 
-    def __init__(self, settings: EngineSettings) -> None:
+    def __init__(self, settings: EngineSettings, states: States | None = None) -> None:
         self.settings = settings
+        self.states = states
         self.failure: str | None = None  # why the model could not be loaded
         self._status = "loading"
         self._loaded: _Loaded | None = None
         self._settled = threading.Event()  # loaded, failed or closed
-        self._inbox: SimpleQueue[Work | None] = SimpleQueue()
+        self._inbox: SimpleQueue[Callable[[], object] | None] = SimpleQueue()  # done by the worker between batches
         self._submitted = 0
         self._change = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -69,8 +82,8 @@ class Engine:
         batcher = self._loaded.batcher if self._loaded else None
         busy, ended, cancelled = (batcher.busy, batcher.ended, batcher.cancelled) if batcher else (0, 0, 0)
         waiting = max(0, self._submitted - ended - busy)
-        stale = batcher.stale if batcher else 0
-        return EngineState(self._status, self.settings.slots, busy, waiting, ended, cancelled, stale)
+        stale, building = (batcher.stale, len(batcher.builder)) if batcher else (0, 0)
+        return EngineState(self._status, self.settings.slots, busy, waiting, ended, cancelled, stale, building)
 
     def start(self) -> None:
         """Begin to load the model."""
@@ -81,18 +94,62 @@ class Engine:
         await asyncio.to_thread(self._settled.wait)
         self._ready()
 
-    async def generate(self, chat: Chat) -> Generation:
+    async def generate(self, chat: Chat, owner: Owner = NOBODY) -> Generation:
         """Queue `chat`. Whoever stops reading the Generation must cancel it."""
         loaded = self._open()
         prompt, sampler = await asyncio.to_thread(_prepare, loaded, chat)  # a long prompt takes a while to tokenize
         room = loaded.context.per_sequence - len(prompt)
         limit = min(chat.max_tokens or room, room)
-        work = Work(Generation(len(prompt)), prompt, sampler, TextStream(chat.stops), limit)
+        owner = await asyncio.to_thread(self._now, owner) if owner.cube else owner
+        work = Work(Generation(len(prompt)), prompt, sampler, TextStream(chat.stops), limit, owner)
         with self._change:  # again: a close that came meanwhile would leave the work unanswered
             self._open()
             self._submitted += 1
-            self._inbox.put(work)
+            self._inbox.put(lambda: loaded.batcher.add(work))
         return work.generation
+
+    async def build(self, owner: Owner, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] = ()) -> Built:
+        """Have the state of the prompts' beginning that these messages make computed and kept, behind all chats. Raises Busy
+        when there was no time for it, InvalidChat when no two prompts would begin with it."""
+        loaded = self._open()
+        if self.states is None:
+            raise InvalidChat("this engine keeps no states")
+        tokens = await asyncio.to_thread(prefix.tokens, loaded.model, loaded.template, messages, tools)
+        if not 2 <= len(tokens) < loaded.context.per_sequence:
+            raise ContextTooLong(f"{len(tokens)} tokens cannot be a prefix here", param="messages")
+        build = Build(await asyncio.to_thread(self._now, owner), tokens)
+        with self._change:
+            self._open()
+            if self.state.building >= self.settings.max_waiting:
+                raise Busy(f"{self.settings.max_waiting} prefixes wait to be computed")
+            self._inbox.put(lambda: loaded.batcher.builder.add(build))
+        try:
+            built = await asyncio.wait_for(asyncio.wrap_future(build.done), self.settings.build_wait_s)
+        except TimeoutError:
+            raise Busy("chats left no time to compute it") from None
+        if built is None:
+            raise Busy("it was not kept: what the cube had was forgotten meanwhile, or there is no room for it")
+        return built
+
+    async def forget(self, cube: str) -> dict[str, int]:
+        """Forget all that was computed for a cube: files, RAM, slots. Who is being answered goes on. Raises OSError, ValueError."""
+        states, size = await asyncio.to_thread(self.states.drop, cube) if self.states else (0, 0)
+        emptied: Future[int] = Future()
+        with self._change:
+            if (loaded := self._loaded) is None or self._status != "ready":
+                return {"states": states, "bytes": size, "slots": 0}
+            self._inbox.put(lambda: settle(emptied, loaded.batcher.forget(cube)))
+        return {"states": states, "bytes": size, "slots": await asyncio.wrap_future(emptied)}
+
+    def _now(self, owner: Owner) -> Owner:
+        """The owner with the cube's epoch; without one nothing is kept, and nothing of another epoch is used."""
+        if self.states is None:
+            return owner
+        try:
+            return replace(owner, epoch=self.states.epoch(owner.cube))
+        except OSError as error:
+            log.warning("states are not used: %s", error.strerror)
+            return owner
 
     def drain(self, timeout: float | None = None) -> bool:
         """Block until nothing is worked on or waiting; False if `timeout` seconds were not enough."""
@@ -125,7 +182,7 @@ class Engine:
     def _run(self) -> None:
         """The worker thread, from load to close."""
         try:
-            loaded = _load(self.settings)
+            loaded = self._load()
         except Exception as error:
             log.exception("the model could not be loaded")
             self.failure = str(error)
@@ -136,47 +193,56 @@ class Engine:
             self._loaded = loaded
             self._status = "ready" if self._status == "loading" else self._status
         self._settled.set()
-        while self._take(loaded.batcher):
+        going = True
+        while going:
             ended = loaded.batcher.ended
             try:
-                loaded.batcher.step()
+                if going := self._take(loaded.batcher):
+                    loaded.batcher.step()
             except Exception:
                 log.exception("a batch failed")
                 loaded.batcher.fail("the model failed")
             if loaded.batcher.ended != ended:
                 with self._change:
                     self._change.notify_all()
+        loaded.batcher.save()
         loaded.batcher.fail("the engine is closed", waiting_too=True)
         with self._change:
             self._change.notify_all()
+        loaded.keeper.close()
         loaded.context.close()
         loaded.model.close()
 
     def _take(self, batcher: Batcher) -> bool:
-        """Move new requests to the batcher, sleeping while there is nothing to do; False: the engine was closed."""
+        """Do what was asked meanwhile, sleeping while there is nothing to do; False: the engine was closed."""
         try:
             while True:
-                work = self._inbox.get(block=not batcher.has_work)
-                if work is None:
+                wait = not batcher.has_work
+                ask = self._inbox.get(block=wait, timeout=batcher.wait_s if wait else None)
+                if ask is None:
                     return False
-                batcher.add(work)
+                ask()
         except Empty:
             return True
 
-
-def _load(settings: EngineSettings) -> _Loaded:
-    model = Model(settings.model_path)
-    context = Context(
-        model,
-        sequences=settings.slots + 1,  # the last one is for building prefix states, where no chat may disturb it
-        per_sequence=min(settings.context, model.trained_context),
-        batch=max(settings.slots, settings.chunk, settings.idle_chunk),
-        threads=settings.threads,
-    )
-    template = ChatTemplate(
-        model.template(), bos=model.text_of(model.bos), eos=model.text_of(model.eos), controls=model.control_texts()
-    )
-    return _Loaded(model, context, template, Batcher(model, context, settings))
+    def _load(self) -> _Loaded:
+        settings = self.settings
+        model = Model(settings.model_path)
+        context = Context(
+            model,
+            sequences=settings.slots + 1,  # the last one is for building prefix states, where no chat may disturb it
+            per_sequence=min(settings.context, model.trained_context),
+            batch=max(settings.slots, settings.chunk, settings.idle_chunk),
+            threads=settings.threads,
+            kv_type=settings.kv_type,
+        )
+        template = ChatTemplate(
+            model.template(), bos=model.text_of(model.bos), eos=model.text_of(model.eos), controls=model.control_texts()
+        )
+        if self.states is not None:
+            self.states.open(fingerprint(settings, template.source, context.compat, self.states.root))
+        keeper = Keeper(context, settings, self.states, self._inbox.put)
+        return _Loaded(model, context, template, Batcher(model, context, settings, keeper), keeper)
 
 
 def _prepare(loaded: _Loaded, chat: Chat) -> tuple[list[int], Sampler]:

@@ -32,6 +32,7 @@ class Generation:
     def __init__(self, prompt_tokens: int) -> None:
         self.prompt_tokens = prompt_tokens
         self.cached_tokens = 0  # of the prompt, whose state was there already; known from the first delta on
+        self.cached_from = ""  # where that was: slot, ram or disk
         self.completion_tokens = 0
         self.cancelled = False
         self._loop = asyncio.get_running_loop()

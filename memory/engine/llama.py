@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import llama_cpp
 import numpy as np
 from llama_cpp import llama_cpp as lib
 from llama_cpp import llama_grammar
@@ -24,8 +25,9 @@ from memory.engine.errors import EngineError, InvalidChat, NoModel
 log = logging.getLogger(__name__)
 
 Logits = NDArray[np.float32]
+Payload = NDArray[np.uint8]
 WARNING, ERROR = 3, 4  # ggml_log_level
-F16 = 1  # ggml_type
+KV_TYPES = {"f16": 1, "q8_0": 8}  # ggml_type
 
 
 def _forward(level: int, text: bytes, _: Any) -> None:
@@ -109,20 +111,32 @@ class Model:
 class Context:
     """KV states of `sequences` chats, `per_sequence` tokens each, and the decoding of mixed batches over them."""
 
-    def __init__(self, model: Model, *, sequences: int, per_sequence: int, batch: int, threads: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        sequences: int,
+        per_sequence: int,
+        batch: int,
+        threads: int,
+        kv_type: str = "f16",
+        flash_attention: bool = False,
+    ) -> None:
         params = lib.llama_context_default_params()
         params.n_ctx, params.n_seq_max = sequences * per_sequence, sequences
         params.n_batch = params.n_ubatch = batch
         params.n_threads = params.n_threads_batch = threads
-        # the only settings measured where a reused, a cold and a batched answer are the same bit for bit
-        params.kv_unified, params.flash_attn_type = False, 0
-        params.type_k = params.type_v = F16
+        # f16 without flash attention: the only settings measured where a reused, a cold and a batched answer are the same bit
+        # for bit; llama.cpp has quantised values with flash attention only
+        params.kv_unified, params.flash_attn_type = False, int(flash_attention or kv_type != "f16")
+        params.type_k = params.type_v = KV_TYPES[kv_type]
         params.swa_full = True  # with a small sliding-window cache a rolled-back state silently lacks cells
         params.no_perf = True
         self.handle = lib.llama_init_from_model(model.handle, params)
         if not self.handle:
             raise NoModel("llama.cpp could not make a context: too little memory?")
         self.per_sequence: int = lib.llama_n_ctx_seq(self.handle)
+        self.compat = _compat(params)
         self._vocab_size = model.size
         self._memory = lib.llama_get_memory(self.handle)
         self._batch = lib.llama_batch_init(batch, 0, 1)
@@ -173,6 +187,48 @@ class Context:
         """Make `target` hold what `source` holds."""
         lib.llama_memory_seq_rm(self._memory, target, -1, -1)
         lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
+    def state(self, sequence: int) -> Payload:
+        """All cells of a sequence as bytes. Raises EngineError."""
+        size = lib.llama_state_seq_get_size(self.handle, sequence)
+        out: Payload = np.empty(size, np.uint8)
+        if lib.llama_state_seq_get_data(self.handle, _bytes(out), size, sequence) != size:
+            raise EngineError("llama.cpp did not give the state of a sequence")
+        return out
+
+    def restore(self, sequence: int, payload: Payload, tokens: int) -> bool:
+        """Make a sequence hold the `tokens` cells that `state` gave; False (and an empty sequence) if they are not taken.
+
+        llama.cpp checks almost nothing of them: give it only what was checked before.
+        """
+        lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        read = lib.llama_state_seq_set_data(self.handle, _bytes(payload), len(payload), sequence)
+        last = lib.llama_memory_seq_pos_max(self._memory, sequence)
+        if read == len(payload) and last == tokens - 1:
+            return True
+        lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        return False
+
+
+def _bytes(array: Payload) -> Any:
+    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+
+
+def _compat(params: Any) -> dict[str, Any]:
+    """The settings without which a state means something else, or nothing; also the machine's, whose kernels round as they do."""
+    return {
+        "llama": f"{llama_cpp.__version__} {lib.llama_version().decode()} {lib.llama_print_system_info().decode().strip()}",
+        "sequences": params.n_seq_max,
+        "unified": bool(params.kv_unified),
+        "kv": [params.type_k, params.type_v],
+        "flash_attention": params.flash_attn_type,
+        "rope": [params.rope_scaling_type, params.rope_freq_base, params.rope_freq_scale],
+        "yarn": [
+            getattr(params, f"yarn_{name}")
+            for name in ("ext_factor", "attn_factor", "beta_fast", "beta_slow", "orig_ctx")
+        ],
+        "swa_full": bool(params.swa_full),
+    }
 
 
 class Grammar:

@@ -24,12 +24,18 @@ class EngineSettings:
     max_waiting: int = 256  # requests that may queue for a slot
     exact: bool = True  # an answer's state is computed anew, when idle, as a prompt's would be; False: reused as it is
     idle_chunk: int = 16  # tokens per batch of that; a new request waits for at most one
-    copy_from: int = 32  # shared prefix tokens from which copying another slot's state beats computing it
+    copy_from: int = 32  # shared prefix tokens from which copying another state beats computing it
+    save_from: int = 32  # tokens that no saved state has yet from which a conversation's state is saved
+    save_after_s: float = 20.0  # so long after its last answer, or when its slot is given away before
+    build_wait_s: float = 60.0  # a prefix waits so long for a moment without chats
+    kv_type: str = "f16"  # or q8_0: half the memory, other rounding, and answers that depend on where a prompt was cut
 
     def __post_init__(self) -> None:
         for name in ("slots", "context", "threads", "chunk"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
+        if self.kv_type not in ("f16", "q8_0"):
+            raise ValueError("kv_type must be f16 or q8_0")
         if min(self.chunk, self.idle_chunk) < 4:
             raise ValueError("chunk and idle_chunk must be at least 4")
 

@@ -16,10 +16,13 @@ import openai
 import pytest
 import uvicorn
 
+from memory.activation.states import Budgets, Held
+from memory.activation.store import States
 from memory.engine.engine import Engine
 from memory.engine.errors import NoModel
 from memory.engine.settings import EngineSettings, bundled_model
 from proxy.engine_app import build, serve
+from proxy.engine_states import worth
 
 SYSTEM = "You are a helpful assistant. " + " ".join(f"Item {i} costs {i * 7} coins." for i in range(12))
 ENDLESS: dict[str, Any] = {"max_tokens": 3000, "logit_bias": {"2": -100}}  # 2 would end the answer
@@ -243,3 +246,93 @@ async def test_a_loading_model_is_503() -> None:
 async def test_serving_ends_when_there_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(NoModel):
         await serve(EngineSettings(tmp_path / "none.gguf", "small"), "127.0.0.1", 0)
+
+
+@pytest.fixture(scope="module")
+def keeping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An engine with saved states; its URL."""
+    states = States(tmp_path_factory.mktemp("kv"), Budgets(), worth=worth, settle_s=0.0)
+    engine = Engine(EngineSettings(bundled_model(), "small", slots=2, context=1024), states)
+    engine.start()
+    asyncio.run(engine.ready())
+    with listening(engine) as url:
+        yield url
+    engine.close()
+    states.close()
+
+
+@pytest.fixture
+async def kv(keeping: str) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=keeping, timeout=30) as kv:
+        yield kv
+
+
+def whose(cube: str, session: str = "s1") -> dict[str, str]:
+    return {"x-memory-cube": cube, "x-memory-session": session}
+
+
+async def test_prefix_built_over_http_is_what_a_chat_begins_with(kv: httpx.AsyncClient) -> None:
+    asked = {"cube": "ann", "messages": ask()["messages"][:1]}
+    built, again = [(await kv.post("/v1/kv/states", json=asked)).json() for _ in range(2)]
+    assert (built["state"], again["state"], again["key"]) == ("built", "present", built["key"])
+    reply = await kv.post("/v1/chat/completions", json=ask(max_tokens=2), headers=whose("ann"))
+    assert reply.headers["x-memory-kv"] == f"restored:{built['tokens']}"
+    assert reply.headers["x-memory-kv-source"] == "ram"
+    streamed = await kv.post("/v1/chat/completions", json=ask(max_tokens=2, stream=True), headers=whose("ann"))
+    assert streamed.headers["x-memory-kv-source"] == "slot"
+    stranger = await kv.post("/v1/chat/completions", json=ask(max_tokens=2), headers=whose("bob"))
+    assert (stranger.headers["x-memory-kv"], "x-memory-kv-source" in stranger.headers) == ("cold", False)
+
+
+async def test_states_are_listed_and_counted(kv: httpx.AsyncClient) -> None:
+    built = (await kv.post("/v1/kv/states", json={"cube": "eve", "messages": ask()["messages"][:1]})).json()
+    [state] = (await kv.get("/v1/kv/states", params={"cube": "eve"})).json()["data"]
+    assert {name: state[name] for name in ("key", "tokens", "bytes")} == {
+        n: built[n] for n in ("key", "tokens", "bytes")
+    }
+    assert (state["cube"], state["sort"], state["ram"], state["uses"]) == ("eve", "prefix", True, 0)
+    told = (await kv.get("/v1/kv")).json()
+    assert (told["status"], told["enabled"], told["budgets"]["ram_bytes"]) == ("ready", True, 512 * 2**20)
+    assert told["ram_bytes"] >= built["bytes"]
+    assert told["counts"]["saved"] >= 1
+
+
+async def test_forgetting_a_cube_over_http(kv: httpx.AsyncClient) -> None:
+    await kv.post("/v1/chat/completions", json=ask(max_tokens=2), headers=whose("joe"))
+    await kv.post("/v1/kv/states", json={"cube": "joe", "messages": ask()["messages"][:1]})
+    forgotten = (await kv.delete("/v1/kv/cubes/joe")).json()
+    assert (forgotten["cube"], forgotten["states"], forgotten["slots"]) == ("joe", 1, 1)
+    assert (await kv.get("/v1/kv/states", params={"cube": "joe"})).json()["data"] == []
+    reply = await kv.post("/v1/chat/completions", json=ask(max_tokens=2), headers=whose("joe"))
+    assert reply.headers["x-memory-kv"] == "cold"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "headers", "code"),
+    [
+        ("POST", "/v1/kv/states", {"cube": "../x", "messages": []}, {}, "invalid_value"),
+        ("POST", "/v1/kv/states", {"cube": "ann"}, {}, "invalid_json"),
+        ("POST", "/v1/kv/states", {"cube": "ann", "messages": [{"role": "wizard"}]}, {}, "invalid_value"),
+        ("POST", "/v1/chat/completions", ask(), {"x-memory-cube": "../x"}, "invalid_value"),
+        ("DELETE", "/v1/kv/cubes/..%00", None, {}, "invalid_value"),
+    ],
+)
+async def test_what_is_no_cube_and_no_prefix_is_refused(
+    kv: httpx.AsyncClient, method: str, path: str, body: Any, headers: dict[str, str], code: str
+) -> None:
+    reply = await kv.request(method, path, json=body, headers=headers)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, code)
+
+
+async def test_engine_without_states_says_so(raw: httpx.AsyncClient) -> None:
+    assert (await raw.get("/v1/kv")).json()["enabled"] is False
+    reply = await raw.post("/v1/kv/states", json={"cube": "ann", "messages": ask()["messages"][:1]})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "invalid_value")
+    assert (await raw.delete("/v1/kv/cubes/ann")).json()["states"] == 0
+
+
+def test_a_much_used_state_and_a_prefix_are_worth_more() -> None:
+    def held(sort: str, uses: int) -> Held:
+        return Held("k", "c", sort, "", 10, 10, True, True, uses, 1000.0, 1000.0, "")
+
+    assert worth(held("session", 0), 2000.0) < worth(held("session", 5), 2000.0) < worth(held("prefix", 5), 2000.0)
