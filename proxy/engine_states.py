@@ -50,10 +50,10 @@ def states(config: Config) -> States | None:
 
 
 def worth(held: Held, now: float) -> float:
-    """The scheduler's policy: frequency × recency × relevance; a prefix stands at the beginning of every chat of its cube."""
-    standing = held.sort == "prefix"
-    item = Item(held.key, {}, held.created, uses=held.uses, last_used=held.used_at, standing=standing)
-    return value(item, now).total
+    """The scheduler's value of a state: the least leaves first. A larger one costs as much more to compute again as it takes, so
+    its size does not count; one that was computed ahead begins with credit for its first uses."""
+    prior = 1.0 if held.sort == "prefix" else 0.5
+    return value(Item(held.key, {}, held.created, held.uses, held.used_at, prior=prior), now).total
 
 
 def owner(headers: Mapping[bytes, bytes]) -> Owner:
@@ -98,7 +98,7 @@ class StatesApi:
         if store is not None:
             told = asdict(store.sums())
             budgets = told.pop("budgets")
-            body |= told | {"budgets": {"ram_bytes": budgets["ram"], "disk_bytes": budgets["disk"]}}
+            body |= told | {"ram_budget": budgets["ram"], "disk_budget": budgets["disk"]}
         return _json(body)
 
     async def every(self, request: Request) -> Response:

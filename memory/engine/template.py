@@ -52,11 +52,22 @@ class ChatTemplate:
         self._controls = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
     def render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> str:
-        """The prompt up to where the answer begins. `tools` are left out if the template has no place for them."""
+        """The prompt up to where the answer begins. `tools` are left out if the template has no place for them; if it refuses
+        system messages, those at the beginning stand in the first question."""
         plain = [self._plain(m) for m in messages]
         try:
+            return self._rendered(plain, tools)
+        except InvalidChat:
+            if (folded := _folded(plain)) is None:
+                raise
+            return self._rendered(folded, tools)
+
+    def _rendered(self, plain: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> str:
+        try:
             return self._template.render(
-                messages=plain, tools=list(tools) if tools and self.has_tools else None, add_generation_prompt=True
+                messages=list(plain),
+                tools=list(tools) if tools and self.has_tools else None,
+                add_generation_prompt=True,
             )
         except (TemplateError, TypeError, ValueError) as error:
             raise InvalidChat(f"the model's chat template refuses these messages: {error}", param="messages") from error
@@ -72,6 +83,15 @@ class ChatTemplate:
         if self._controls is None:
             return text
         return self._controls.sub(lambda found: found[0][0] + BREAK + found[0][1:], text)
+
+
+def _folded(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """The leading system messages put in front of the user's first words; None when there are none of either."""
+    first = next((at for at, message in enumerate(messages) if message.get("role") != "system"), len(messages))
+    if first == 0 or first == len(messages) or messages[first].get("role") != "user":
+        return None
+    text = "\n\n".join(message["content"] for message in messages[: first + 1] if message["content"])
+    return [{**messages[first], "content": text}, *messages[first + 1 :]]
 
 
 def _with_parsed_arguments(call: Any) -> Any:

@@ -286,6 +286,17 @@ def test_template_that_refuses_is_the_clients_fault() -> None:
         template.render([])
 
 
+def test_system_message_that_a_template_refuses_stands_in_the_first_question() -> None:
+    template = ChatTemplate(
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+        "[{{ m.role }}] {{ m.content }} {% endfor %}"
+    )
+    said = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi."}]
+    assert template.render(said) == "[user] Be brief.\n\nHi. "
+    with pytest.raises(InvalidChat, match="no system role"):
+        template.render([*said, {"role": "system", "content": "Now be long."}])
+
+
 def test_template_runs_in_a_sandbox() -> None:
     with pytest.raises(InvalidChat):
         ChatTemplate("{{ messages.__class__.__mro__[1].__subclasses__() }}").render([])

@@ -292,7 +292,7 @@ async def test_states_are_listed_and_counted(kv: httpx.AsyncClient) -> None:
     }
     assert (state["cube"], state["sort"], state["ram"], state["uses"]) == ("eve", "prefix", True, 0)
     told = (await kv.get("/v1/kv")).json()
-    assert (told["status"], told["enabled"], told["budgets"]["ram_bytes"]) == ("ready", True, 512 * 2**20)
+    assert (told["status"], told["enabled"], told["ram_budget"]) == ("ready", True, 512 * 2**20)
     assert told["ram_bytes"] >= built["bytes"]
     assert told["counts"]["saved"] >= 1
 
@@ -331,8 +331,8 @@ async def test_engine_without_states_says_so(raw: httpx.AsyncClient) -> None:
     assert (await raw.delete("/v1/kv/cubes/ann")).json()["states"] == 0
 
 
-def test_a_much_used_state_and_a_prefix_are_worth_more() -> None:
+def test_a_much_used_state_and_one_made_ahead_are_worth_more() -> None:
     def held(sort: str, uses: int) -> Held:
         return Held("k", "c", sort, "", 10, 10, True, True, uses, 1000.0, 1000.0, "")
 
-    assert worth(held("session", 0), 2000.0) < worth(held("session", 5), 2000.0) < worth(held("prefix", 5), 2000.0)
+    assert worth(held("session", 0), 2000.0) < worth(held("prefix", 0), 2000.0) < worth(held("session", 5), 2000.0)
