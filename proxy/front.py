@@ -18,12 +18,11 @@ from proxy import apis
 from proxy.apis import Apis
 from proxy.auth import cube_of
 from proxy.chat import Chat
-from proxy.errors import ApiError, MethodNotAllowed, NotFound, UpgradeRequired
+from proxy.errors import ApiError, NotFound
 from proxy.messages import MESSAGES, listing
 from proxy.parts import Parts
 from proxy.passthrough import PassThrough
 from proxy.responses import RESPONSES
-from proxy.sending import send_error
 from proxy.status import Status
 from proxy.surface import CHAT, Surface
 from scheduler.executor import where
@@ -83,7 +82,7 @@ class Front:
         agenda, jobs, transfer = (self._to(name) for name in ("agenda", "jobs", "transfer"))
         scenes, tiers = self._to("scenes"), self._to("tiers")
         return [
-            *(Route(f"/v1{surface.path}", _Post(self._to_surface(surface.name), surface)) for surface in SURFACES),
+            *(Route(f"/v1{surface.path}", self._surface(surface)) for surface in SURFACES),
             Route("/v1/models", self.models, methods=["GET"]),
             Route("/v1/models/{model:path}", self.model, methods=["GET"]),
             Route("/v1/memory/items", memory("items"), methods=["GET", "POST"]),
@@ -112,6 +111,15 @@ class Front:
             Route("/ready", self.ready, methods=["GET"]),
             Route("/metrics", self.metrics, methods=["GET"]),
         ]
+
+    def _surface(self, surface: Surface) -> ASGIApp:
+        """A surface takes POST; other methods are for what the upstream keeps there (`GET /v1/chat/completions` lists it)."""
+        post, others = self._to_surface(surface.name), self._to_surface(_OTHERS)
+
+        async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+            await (post if scope["method"] == "POST" else others)(scope, receive, send)
+
+        return _Whole(endpoint)
 
     def _to_surface(self, name: str) -> ASGIApp:
         async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
@@ -178,23 +186,6 @@ class _Whole:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
-
-
-class _Post:
-    """An ASGI endpoint that takes POST only; everything about the body is its own affair."""
-
-    def __init__(self, app: ASGIApp, surface: Surface) -> None:
-        self._app = app
-        self._surface = surface
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] != "POST":
-            refused: ApiError = MethodNotAllowed("this route takes POST", headers={"allow": "POST"})
-            if (b"upgrade", b"websocket") in scope["headers"]:
-                refused = UpgradeRequired("WebSockets are not served here; ask over HTTP")
-            await send_error(send, refused, "", surface=self._surface)
-            return
         await self._app(scope, receive, send)
 
 

@@ -42,7 +42,7 @@ class Responses:
 
     def check(self, body: Mapping[str, Any]) -> None:
         """See Surface."""
-        if not isinstance(body.get("input"), str | list) and not body.get("prompt"):
+        if not isinstance(body.get("input", ""), str | list | None):
             raise BadRequest("input must be a string or an array", param="input", code="invalid_type")
 
     def as_chat(self, body: Mapping[str, Any]) -> dict[str, Any]:

@@ -192,6 +192,7 @@ class RecordingUpstream:
         self.requests: list[Received] = []
         self.cancelled = 0
         self.begun = 0  # pieces of bodies that have come
+        self.models: tuple[str, ...] = ("fake", "org/fake-2")
         self.answer: Answer = answer or (lambda received: "Noted.")
         self.port = free_port()
         self._server: uvicorn.Server | None = None
@@ -232,7 +233,7 @@ class RecordingUpstream:
         self._thread.join(10)
 
     async def _models(self, _: Request) -> Response:
-        data = [{"id": name, "object": "model", "created": 1, "owned_by": "fake"} for name in ("fake", "org/fake-2")]
+        data = [{"id": name, "object": "model", "created": 1, "owned_by": "fake"} for name in self.models]
         return Response(json.dumps({"object": "list", "data": data}), media_type="application/json")
 
     async def _any(self, request: Request) -> Response:

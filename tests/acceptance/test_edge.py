@@ -269,7 +269,7 @@ def test_health_ready_and_metrics(live: LiveProxy) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/nothing", 404), ("GET", "/v1/memory/nothing", 404), ("GET", "/v1/chat/completions", 405)],
+    [("GET", "/nothing", 404), ("GET", "/v1/memory/nothing", 404), ("POST", "/health", 405)],
 )
 def test_unknown_routes_answer_in_the_same_shape(live: LiveProxy, method: str, path: str, status: int) -> None:
     found, body = live.api(live.key(), method, path)

@@ -17,7 +17,7 @@ import pytest
 
 from proxy import db
 from proxy.keys import Keys
-from tests.fakes import Received, RecordingUpstream, Reply, response
+from tests.fakes import Received, RecordingUpstream, Reply, completion, response
 from tests.live import LiveProxy, wait_for
 
 
@@ -252,6 +252,29 @@ def test_a_stored_response_is_had_again_from_where_it_lies(
     assert upstream.requests == []
     with live.client(live.key()) as other, pytest.raises(openai.NotFoundError):
         other.responses.retrieve(first.id)
+
+
+def test_stored_completions_are_listed_without_those_of_others(live: LiveProxy, upstream: RecordingUpstream) -> None:
+    mine, theirs = live.key(), live.key()
+    said = json.loads(completion("Noted."))
+    upstream.answer = lambda _: Reply(chunks=[json.dumps({**said, "id": "chatcmpl-mine0001"}).encode()])
+    with live.client(mine) as client:
+        client.chat.completions.create(model="m", messages=[{"role": "user", "content": "Hi"}], store=True)
+    upstream.answer = lambda _: listing("chatcmpl-mine0001", "chatcmpl-older001")
+    for key, count in ((mine, 2), (theirs, 1)):
+        with live.client(key) as client:
+            assert len(client.chat.completions.list(model="m").data) == count
+    assert upstream.last.target == "/v1/chat/completions?model=m"
+
+
+@pytest.mark.parametrize("body", [{"input": "Hi"}, {"model": "m"}, {}, {"input": None, "model": None}])
+def test_what_a_response_need_not_name_is_the_upstreams_affair(
+    live: LiveProxy, upstream: RecordingUpstream, body: dict[str, Any]
+) -> None:
+    assert ask(live, live.key(), "POST", "/v1/responses", json=body).status_code == 200
+    assert upstream.last.body == body
+    refused = ask(live, limited(live, "m"), "POST", "/v1/responses", json={"input": "Hi"})
+    assert refused.json()["error"]["param"] == "model"
 
 
 def test_a_keys_models_hold_on_every_surface(live: LiveProxy, upstream: RecordingUpstream) -> None:

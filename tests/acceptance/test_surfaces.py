@@ -439,7 +439,7 @@ def test_what_agents_put_around_a_question_is_not_remembered(live: LiveProxy) ->
     ("surface", "raw", "status"),
     [
         ("responses", b'{"model": "m", "input": 7}', 400),
-        ("responses", b'{"input": "hi"}', 400),
+        ("responses", b'{"model": 7, "input": "hi"}', 400),
         ("responses", b"[1", 400),
         ("messages", b'{"model": "m", "messages": "hi"}', 400),
         ("messages", b"", 400),

@@ -1,0 +1,93 @@
+"""What an upstream received from a client directly, beside what it received from the same client through memrelay.
+
+In: two recordings of the same run. Out: the differences, as sentences; none when both are the same. What is random by its
+nature is made alike first, and only that: the boundary of a form, ids that a client makes up (`random`), and the headers that
+belong to a connection or to whom one asks (`APART`). With `blocks`, our blocks are taken out of what came through.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from tests.fakes import Received
+
+# of a connection, or of whom one asks: these two differ by what a proxy is
+APART = {
+    "host",
+    "authorization",
+    "x-api-key",
+    "connection",
+    "keep-alive",
+    "accept-encoding",
+    "content-length",
+    "transfer-encoding",
+}
+_BLOCK = re.compile(r'<memrelay:(stable|recall) n="([0-9a-f]{8})">\n.*?\n</memrelay:\1 n="\2">', re.DOTALL)
+_OURS = re.compile(r"/v1/models(/.*)?")  # answered from a list of all upstreams' models
+_GAP = re.compile(r"^\n\n|\n\n$")
+
+
+def differences(
+    direct: Sequence[Received], relayed: Sequence[Received], *, blocks: bool = False, random: str = ""
+) -> list[str]:
+    """Empty when the second recording is the first again. `random`: a pattern of what differs from run to run anyway."""
+    direct, relayed = ([one for one in them if not _OURS.fullmatch(one.path)] for them in (direct, relayed))
+    found = [] if len(direct) == len(relayed) else [f"{len(direct)} requests directly, {len(relayed)} through memrelay"]
+    for number, (theirs, ours) in enumerate(zip(direct, relayed, strict=False)):
+        where = f"request {number} ({theirs.method} {theirs.target})"
+        if (theirs.method, theirs.target) != (ours.method, ours.target):
+            found.append(f"{where}: came as {ours.method} {ours.target}")
+        if _headers(theirs) != _headers(ours):
+            found.append(f"{where}: headers {set(_headers(theirs).items()) ^ set(_headers(ours).items())}")
+        sent, came = _alike(theirs, random), _alike(ours, random)
+        if sent != came and not (blocks and sent.startswith(b"{") and _without(json.loads(sent), json.loads(came))):
+            found.append(f"{where}: sent {sent[:2000]!r}, came {came[:2000]!r}")
+    return found
+
+
+def with_blocks(received: Sequence[Received]) -> int:
+    """How many of the requests carry a block of ours."""
+    return sum(b"<memrelay:" in one.raw for one in received)
+
+
+def _headers(received: Received) -> dict[str, str]:
+    kept = {name: value for name, value in received.headers.items() if name not in APART and "x-memory" not in name}
+    if "boundary=" in kept.get("content-type", ""):
+        kept["content-type"] = kept["content-type"].partition("boundary=")[0]
+    return kept
+
+
+def _alike(received: Received, random: str) -> bytes:
+    raw = received.raw
+    kind = received.headers.get("content-type", "")
+    if "boundary=" in kind:
+        raw = raw.replace(kind.partition("boundary=")[2].strip('"').encode(), b"-boundary-")
+    return re.sub(random.encode(), b"-random-", raw) if random else raw
+
+
+def _without(sent: Any, came: Any) -> bool:
+    """Whether `came` is `sent` and our blocks: in a string, as one more part or message, or as a field that leads."""
+    if isinstance(sent, str) and isinstance(came, str):
+        return sent == came or sent == _GAP.sub("", _BLOCK.sub("", came))
+    if isinstance(sent, str) and isinstance(came, list):  # a string of input that had to become items
+        said = [one for one in came if not _only_block(one)]
+        return len(said) == 1 and said[0] == {"role": "user", "content": sent}
+    if isinstance(sent, dict) and isinstance(came, dict):
+        added = {name for name in came if name not in sent}
+        return all(name in came and _without(sent[name], came[name]) for name in sent) and all(
+            _only_block(came[name]) for name in added
+        )
+    if isinstance(sent, list) and isinstance(came, list):
+        kept = [one for one in came if not _only_block(one)] if len(came) != len(sent) else came
+        return len(kept) == len(sent) and all(_without(*pair) for pair in zip(sent, kept, strict=True))
+    return type(sent) is type(came) and sent == came
+
+
+def _only_block(value: Any) -> bool:
+    if isinstance(value, dict):
+        words = value.get("content", value.get("text"))
+        return set(value) in ({"role", "content"}, {"type", "text"}) and _only_block(words)
+    return isinstance(value, str) and bool(_BLOCK.fullmatch(value))
