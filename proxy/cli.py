@@ -13,7 +13,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from proxy import __version__
+from proxy import __version__, measure_edge
 from proxy.agenda_cli import tasks
 from proxy.config import Config, ConfigError
 from proxy.console import Session, command
@@ -49,6 +49,7 @@ main.add_command(tasks)
 main.add_command(cubes)
 main.add_command(jobs)
 main.add_command(evaluation)
+bench.add_command(measure_edge.edge)
 main.add_command(bench)
 for _moving in moving.commands.values():
     main.add_command(_moving)

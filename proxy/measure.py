@@ -91,7 +91,7 @@ def _run(session: Session, name: str, path: Path, how: Callable[[Any], Iterator[
             baselines=given["baselines"],
             peer_python=given["peer_python"],
         )
-        with run.temporary(config, given["keep"]) as alone, _progress() as progress:
+        with run.temporary(config, given["keep"]) as alone, shown_progress() as progress:
             result = asyncio.run(run.measure(alone, talks, options, progress))
     except (BadData, FileExistsError) as error:
         fail(str(error))
@@ -117,7 +117,7 @@ def scenes(session: Session, path: Path, how: str, lines: bool, conversations: s
     try:
         talks = formats.read(path, reader)
         chosen = [talks[number] for number in _numbers(conversations, len(talks))] or talks
-        with run.temporary(session.config, None) as alone, _progress() as progress:
+        with run.temporary(session.config, None) as alone, shown_progress() as progress:
             body = asyncio.run(walks.measure(alone, chosen, progress, ablation=ablation))
     except BadData as error:
         fail(str(error))
@@ -164,7 +164,7 @@ def tiers(
     try:
         talks = formats.read(path, formats.locomo_pairs if how == "locomo" else getattr(formats, how))
         chosen = [talks[number] for number in _numbers(conversations, len(talks))] or talks
-        with run.temporary(config, None) as alone, _progress() as progress:
+        with run.temporary(config, None) as alone, shown_progress() as progress:
             film = asyncio.run(films.measure(alone, chosen, progress))
         if out is not None:
             out.write_text(drawing.draw(film), encoding="utf-8")
@@ -201,7 +201,7 @@ def retrieval(
 
     chosen = (*sizes, *more) or (1000, 10_000)
     try:
-        with run.temporary(session.config, None) as alone, _progress() as progress:
+        with run.temporary(session.config, None) as alone, shown_progress() as progress:
             body = asyncio.run(latency.measure(alone, chosen, questions, peer_python, progress))
     except BadData as error:
         fail(str(error))
@@ -228,7 +228,7 @@ def _numbers(told: str, most: int) -> tuple[int, ...]:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
+def shown_progress() -> Iterator[Callable[[str, int, int], None]]:
     columns = (TextColumn("{task.description:16}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
         tasks: dict[str, Any] = {}
