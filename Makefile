@@ -62,11 +62,12 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# LOCOMO=file: the LoCoMo data too; PEER=python: mem0, where that interpreter has it
+# LOCOMO=file: the LoCoMo data too; PEER=python: mem0, where that interpreter has it; LITELLM=python: the same for LiteLLM's proxy
 bench: install
 	$(BIN)/memrelay eval chats benchmarks/data/chats_en.json --baselines --data $(DATA) $(if $(PEER),--peer-python $(PEER))
 	$(BIN)/memrelay eval chats benchmarks/data/chats_zh.json --baselines --data $(DATA)
 	$(BIN)/memrelay bench retrieval --data $(DATA) $(if $(PEER),--peer-python $(PEER))
+	$(BIN)/memrelay bench proxy --streams 500 --out docs/proxy.svg --data $(DATA) $(if $(LITELLM),--litellm-python $(LITELLM))
 	$(if $(LOCOMO),$(BIN)/memrelay eval locomo $(LOCOMO) --baselines --data $(DATA) $(if $(PEER),--peer-python $(PEER)))
 	$(if $(LOCOMO),$(BIN)/python -m benchmarks.recall $(LOCOMO))
 

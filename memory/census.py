@@ -44,7 +44,7 @@ class Census:
         texts = sa.func.length(table.c.text) + sa.func.length(table.c.answer)
         meant = sa.func.length(vectors.c.vector) + sa.func.coalesce(sa.func.length(vectors.c.late), 0)
         of_these = sa.and_(vectors.c.cube == table.c.cube, vectors.c.memory == table.c.id)
-        async with self._database.read() as connection:
+        async with self._database.read(long=True) as connection:
             said = (await connection.execute(sa.select(sa.func.count(), sa.func.sum(texts)).where(here))).one()
             joined = sa.select(sa.func.sum(meant)).select_from(table.join(vectors, of_these)).where(here)
             held = (await connection.execute(joined)).scalar_one()
@@ -54,7 +54,7 @@ class Census:
         """Memory → the last change of it before which it was active: for an archived one, its archiving."""
         table, wanted = sql.history, list(ids)
         found: dict[str, Change] = {}
-        async with self._database.read() as connection:
+        async with self._database.read(long=True) as connection:
             for start in range(0, len(wanted), _SOME):
                 here = (table.c.cube == cube, table.c.memory.in_(wanted[start : start + _SOME]))
                 rows = (await connection.execute(sa.select(table).where(*here).order_by(table.c.version))).all()

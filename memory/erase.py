@@ -89,7 +89,7 @@ class Receipts:
             here = (sql.receipts.c.id.in_(ids), sql.receipts.c.done_at.is_(None))
             await connection.execute(sa.update(sql.receipts).where(*here).values(done_at=at))
 
-        await self._database.write(work)
+        await self._database.write(work, long=True)
 
     async def _select(self, *where: sa.ColumnElement[bool]) -> list[Receipt]:
         query = sa.select(sql.receipts).where(*where).order_by(sql.receipts.c.asked_at, sql.receipts.c.id)
@@ -104,4 +104,4 @@ async def forget_table(database: Database, cube: str) -> None:
     async def work(connection: AsyncConnection) -> None:
         await connection.execute(sa.update(sql.cubes).where(sql.cubes.c.id == cube).values(NO_TABLE))
 
-    await database.write(work)
+    await database.write(work, long=True)

@@ -171,7 +171,7 @@ class Index:
             if rows_alive:
                 await connection.execute(sa.insert(table), rows_alive)
 
-        await self._database.write(work)
+        await self._database.write(work, long=True)
 
 
 def embed_pieces(embedder: Embedder, wanted: Sequence[Piece]) -> list[Piece]:
@@ -187,7 +187,7 @@ async def with_vectors(database: Database, embedder: str, cube: str, wanted: Seq
     pieces = {piece.id: piece for piece in wanted}
     ids = list(pieces)
     columns = (table.c.piece, table.c.digest, table.c.vector, table.c.late, table.c.width)
-    async with database.read() as connection:
+    async with database.read(long=True) as connection:
         for start in range(0, len(ids), 500):
             query = sa.select(*columns).where(
                 table.c.cube == cube, table.c.embedder == embedder, table.c.piece.in_(ids[start : start + 500])

@@ -324,7 +324,7 @@ class Memories:
 
     async def since(self, cube: str, rev: int) -> list[Memory]:
         """Everything that changed after `rev`, erased ones (without content) too."""
-        async with self._database.read() as connection:
+        async with self._database.read(long=rev == 0) as connection:
             return await select(connection, sql.memories.c.cube == cube, sql.memories.c.rev > rev)
 
     async def page(

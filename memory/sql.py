@@ -15,7 +15,9 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from memory.sqlite import Sqlite
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -204,6 +206,7 @@ class DatabaseError(Exception):
 @dataclass(slots=True)
 class _Waiting:
     work: Work[Any]
+    long: bool
     done: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -221,55 +224,28 @@ class Database:
         self.url = url
         self._permit = permit
         self.sqlite = url.startswith("sqlite")
-        self._reader = self._engine(url, readers, busy_timeout_s, begin="BEGIN")
-        self._writer = self._engine(url, 1, busy_timeout_s, begin="BEGIN IMMEDIATE")
+        self._engines: Sqlite | _Server = (
+            Sqlite(url, busy_timeout_s=busy_timeout_s, readers=readers) if self.sqlite else _Server(url, readers)
+        )
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._loop: asyncio.Task[None] | None = None
 
-    def _engine(self, url: str, size: int, busy_timeout_s: float, *, begin: str) -> AsyncEngine:
-        engine = create_async_engine(url, pool_size=size, max_overflow=0, pool_timeout=30, hide_parameters=True)
-        if self.sqlite:
-            pragmas = {
-                "journal_mode": "WAL",
-                "synchronous": "FULL",
-                "busy_timeout": int(busy_timeout_s * 1000),
-                "foreign_keys": "ON",
-                "secure_delete": "ON",
-            }
-
-            @sa.event.listens_for(engine.sync_engine, "connect")
-            def _connect(connection: Any, _record: Any) -> None:
-                connection.isolation_level = None  # the driver must not begin transactions of its own
-                cursor = connection.cursor()
-                try:
-                    for name, value in pragmas.items():
-                        cursor.execute(f"PRAGMA {name}={value}")
-                except Exception:  # not a database: the pool would let go of the connection without closing it
-                    connection.close()
-                    raise
-                cursor.close()
-
-            @sa.event.listens_for(engine.sync_engine, "begin")
-            def _begin(connection: sa.Connection) -> None:
-                if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-                    connection.exec_driver_sql(begin)
-
-        return engine
-
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection with a snapshot of its own; rolled back at the end."""
+    async def read(self, *, long: bool = False) -> AsyncIterator[AsyncConnection]:
+        """A connection with a snapshot of its own; rolled back at the end. `long`: many rows are read, so on SQLite off the
+        event loop."""
         try:
-            async with self._reader.connect() as connection:
+            async with self._engines.read(long=long) as connection:
                 yield connection
         except sa.exc.SQLAlchemyError as error:
             raise DatabaseError(fault(error)) from error
 
-    async def write(self, work: Work[T]) -> T:
-        """Run `work` in the next commit. When the caller is cancelled, the write still happens."""
+    async def write(self, work: Work[T], *, long: bool = False) -> T:
+        """Run `work` in the next commit. When the caller is cancelled, the write still happens. `long`: many rows are written,
+        so on SQLite off the event loop."""
         if self._loop is None or self._loop.done():
             self._loop = asyncio.create_task(self._write_loop(), name="sql writer")
-        waiting = _Waiting(work)
+        waiting = _Waiting(work, long)
         self._queue.put_nowait(waiting)
         return await asyncio.shield(waiting.done)
 
@@ -283,10 +259,11 @@ class Database:
     async def _commit(self, group: list[_Waiting]) -> None:
         outcomes: list[tuple[Any, Exception | None]] = []
         try:
-            async with self._writer.begin() as connection:
+            async with self._engines.write() as connection:
                 if self._permit is not None:
-                    await self._permit(connection)
-                outcomes = [await self._one(connection, waiting, alone=len(group) == 1) for waiting in group]
+                    await self._permit(connection(False))
+                alone = len(group) == 1
+                outcomes = [await self._one(connection(waiting.long), waiting, alone=alone) for waiting in group]
         except Exception as error:  # the group's edge: whatever failed belongs to those who wait
             outcomes = [(None, error)] * len(group)
         for waiting, (result, failure) in zip(group, outcomes, strict=True):
@@ -321,14 +298,8 @@ class Database:
     async def vacuum(self) -> bool:
         """Rewrite the database so that deleted rows leave no bytes behind. False: a reader held the log, try again.
         Raises DatabaseError."""
-        if not self.sqlite:
-            return True
         try:
-            async with self._writer.connect() as plain:
-                connection = await plain.execution_options(isolation_level="AUTOCOMMIT")
-                await connection.exec_driver_sql("VACUUM")
-                row = (await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")).one()
-                return int(row[0]) == 0
+            return await self._engines.vacuum()
         except sa.exc.SQLAlchemyError as error:
             raise DatabaseError(fault(error)) from error
 
@@ -340,6 +311,32 @@ class Database:
             self._loop.cancel()
             with suppress(asyncio.CancelledError):
                 await self._loop
+        await self._engines.close()
+
+
+class _Server:
+    """A PostgreSQL server, which is far away: its driver waits for it without a thread."""
+
+    def __init__(self, url: str, readers: int) -> None:
+        self._reader, self._writer = (
+            create_async_engine(url, pool_size=size, max_overflow=0, pool_timeout=30, hide_parameters=True)
+            for size in (readers, 1)
+        )
+
+    @asynccontextmanager
+    async def read(self, *, long: bool) -> AsyncIterator[AsyncConnection]:
+        async with self._reader.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[Callable[[bool], AsyncConnection]]:
+        async with self._writer.begin() as connection:
+            yield lambda long: connection
+
+    async def vacuum(self) -> bool:
+        return True
+
+    async def close(self) -> None:
         await self._writer.dispose()
         await self._reader.dispose()
 

@@ -48,7 +48,7 @@ async def trim(database: Database, cube: str, now: float) -> dict[str, int]:
             archived += number
         return archived
 
-    while await database.write(work):
+    while await database.write(work, long=True):
         pass
     return done
 

@@ -91,7 +91,7 @@ class Walk:
         walk = walk.union(step)
         near = sa.func.min(walk.c.depth).label("near")
         query = sa.select(walk.c.id, near).group_by(walk.c.id).order_by(near, walk.c.id).limit(WALKED)
-        async with self._database.read() as connection:
+        async with self._database.read(long=True) as connection:
             far = {row.id: int(row.near) for row in (await connection.execute(query)).all()}
             return await _part(connection, cube, far, limit, wanted)
 
@@ -116,7 +116,7 @@ class Walk:
             query = query.where(at >= wanted.since)
         if wanted.until is not None:
             query = query.where(at < wanted.until)
-        async with self._database.read() as connection:
+        async with self._database.read(long=True) as connection:
             sizes = {row.id: int(row.size) for row in (await connection.execute(query)).all()}
             found = await _nodes(connection, cube, list(sizes), sizes)
         return Part(nodes=tuple(sorted(found, key=lambda node: (-node.size, node.id))))
@@ -126,7 +126,7 @@ class Walk:
         nodes = sql.nodes
         named = sa.or_(nodes.c.id == wanted, nodes.c.name == wanted)
         query = sa.select(nodes.c.id).where(nodes.c.cube == cube, nodes.c.kind == TOPIC, named).order_by(nodes.c.id)
-        async with self._database.read() as connection:
+        async with self._database.read(long=True) as connection:
             row = (await connection.execute(query.limit(1))).first()
         return str(row.id) if row else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import asdict
@@ -31,6 +32,8 @@ ROLES = ("all", "proxy", "executor", "engine")
 @click.version_option(__version__, prog_name="memrelay")
 def main() -> None:
     """Memory for any chat model: an OpenAI-compatible proxy that remembers."""
+    # numpy's small products are slower in several threads, which spin while they wait for each other (docs/LOG.md)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 @click.group()

@@ -135,7 +135,7 @@ class Lifecycle:
 
         self._blocks.let_go(cube)
         self._forget(cube)
-        receipt = await self._database.write(work)
+        receipt = await self._database.write(work, long=True)
         self._forget(cube)
         await self._states(cube)
         self._blocks.let_go(cube)  # what a chat that was running has added meanwhile
@@ -148,7 +148,7 @@ class Lifecycle:
         if await size(self._database, source) > _AT_ONCE:
             given = {"from": source, "principal": principal, "archive": "yes" if archive_source else "no"}
             return Fusion(job=next(iter(await self._triggers.fire(CUBE_FUSED, target, given)), ""))
-        done = await self._database.write(lambda c: fuse(c, target, source, principal, self._clock()))
+        done = await self._database.write(lambda c: fuse(c, target, source, principal, self._clock()), long=True)
         await self._triggers.fire(MEMORY_WRITTEN, target)
         if archive_source and await self._cubes.archive(source, principal, self._clock()):
             await self._states(source)

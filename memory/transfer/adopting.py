@@ -55,7 +55,7 @@ class Adopter:
             conversations = [conversation for each in page for conversation in each.conversations]
             done += await self._record(form, conversations, target)
             givens = [given for each in page for given in each.givens]
-            done += await self._database.write(lambda c, givens=givens: _keep(c, form, givens, target))  # type: ignore[misc]
+            done += await self._database.write(lambda c, givens=givens: _keep(c, form, givens, target), long=True)  # type: ignore[misc]
             done += Imported(refused=sum(each.refused for each in page))
             number += len(page)
             if progress is not None:

@@ -84,7 +84,7 @@ class Importer:
                 await ensure(connection, target.cube, target.owner, name, target.at, make=target.make)
                 return sum([await page(connection) for page in pages], Imported())
 
-            return await self._database.write(work)
+            return await self._database.write(work, long=True)
 
         pages = self._pages(reading, target)
         if rows <= ONE_COMMIT_ROWS and size <= ONE_COMMIT_BYTES:

@@ -44,7 +44,7 @@ class Document:
 
     async def write(self, cube: str, *, turns: bool = False) -> AsyncIterator[str]:
         """The document, piece by piece; with `turns` the words of every session. Raises DatabaseError."""
-        async with self._database.read() as connection:
+        async with self._database.read(long=True) as connection:
             t = sql.memories
             shown = t.c.status.in_([status.value for status in _SHOWN])
             info = (await connection.execute(sa.select(sql.cubes.c.name).where(sql.cubes.c.id == cube))).first()

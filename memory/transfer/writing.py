@@ -72,7 +72,7 @@ class Archive:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with ExitStack() as stack:
             spools = {name: stack.enter_context(_Spool(self._folder)) for name in (*ROWS, VECTOR_ROWS, VECTOR_DATA)}
-            async with self._database.read() as connection:  # one snapshot
+            async with self._database.read(long=True) as connection:  # one snapshot
                 info = await _cube(connection, cube, at)
                 dimensions = await _spool_rows(
                     connection, info, spools, vectors, progress or (lambda done, total: None)

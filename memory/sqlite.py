@@ -1,0 +1,149 @@
+"""SQLite without detours: a statement runs where it is asked for, in the event loop's own thread, as it takes less time there than
+handing it to another thread and back would (docs/LOG.md). What may take long does not: beginning to write waits for other
+processes, a commit for the disk, and reads and writes marked `long` for many rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeVar, cast
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+T = TypeVar("T")
+
+
+class Connection:
+    """As much of SQLAlchemy's AsyncConnection as statements of ours need. `threads`: where they run, None: right here."""
+
+    def __init__(self, inner: sa.Connection, threads: ThreadPoolExecutor | None = None) -> None:
+        self._inner = inner
+        self._threads = threads
+
+    async def execute(self, statement: Any, parameters: Any = None) -> Any:
+        """As AsyncConnection.execute."""
+        return await self._run(lambda: self._inner.execute(statement, parameters))
+
+    async def exec_driver_sql(self, statement: str) -> Any:
+        """As AsyncConnection.exec_driver_sql."""
+        return await self._run(lambda: self._inner.exec_driver_sql(statement))
+
+    async def _run(self, ask: Callable[[], sa.CursorResult[Any]]) -> Any:
+        if self._threads is None:
+            return ask()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _whole, ask)
+
+    def begin_nested(self) -> AbstractAsyncContextManager[None]:
+        """As AsyncConnection.begin_nested."""
+        return self._nested()
+
+    @asynccontextmanager
+    async def _nested(self) -> AsyncIterator[None]:
+        with self._inner.begin_nested():
+            yield
+
+
+class Sqlite:
+    """One database file, for a Database (memory/sql.py) that owns it. Raises SQLAlchemy's errors."""
+
+    def __init__(self, url: str, *, busy_timeout_s: float, readers: int) -> None:
+        self._reader = _engine(url, busy_timeout_s, begin="BEGIN", size=readers)
+        self._writer = _engine(url, busy_timeout_s, begin="BEGIN IMMEDIATE", size=1)
+        self._reading = ThreadPoolExecutor(readers, thread_name_prefix="sqlite-read")
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="sqlite-write")
+
+    @asynccontextmanager
+    async def read(self, *, long: bool) -> AsyncIterator[AsyncConnection]:
+        """A connection with a snapshot of its own."""
+        with self._reader.connect() as connection:
+            yield _as_async(connection, self._reading if long else None)
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[Callable[[bool], AsyncConnection]]:
+        """A transaction, committed durably at the end; gives its connection for short or (True) long work."""
+        connection = await self._in_thread(self._begun)
+        try:
+            yield lambda long: _as_async(connection, self._writing if long else None)
+        except BaseException:
+            await self._in_thread(connection.close)  # which rolls back
+            raise
+        await self._in_thread(lambda: _commit(connection))
+
+    async def vacuum(self) -> bool:
+        """See Database.vacuum."""
+        return await self._in_thread(self._vacuum)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for engine in (self._writer, self._reader):
+            await self._in_thread(engine.dispose)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._writing, work))
+
+    def _begun(self) -> sa.Connection:
+        connection = self._writer.connect()
+        try:
+            connection.begin()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _vacuum(self) -> bool:
+        with self._writer.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("VACUUM")
+            row = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+            return int(row[0]) == 0
+
+
+def _whole(ask: Callable[[], sa.CursorResult[Any]]) -> Any:
+    """The result with all its rows, so that reading them asks nothing more of SQLite."""
+    result = ask()
+    return result.freeze()() if result.returns_rows else result
+
+
+def _as_async(connection: sa.Connection, threads: ThreadPoolExecutor | None) -> AsyncConnection:
+    return cast(AsyncConnection, Connection(connection, threads))
+
+
+def _commit(connection: sa.Connection) -> None:
+    try:
+        connection.commit()
+    finally:
+        connection.close()
+
+
+def _engine(url: str, busy_timeout_s: float, *, begin: str, size: int) -> sa.Engine:
+    # no upper bound: who waits for a connection in the event loop's thread would wait for itself
+    engine = sa.create_engine(url.replace("+aiosqlite", ""), pool_size=size, max_overflow=-1, hide_parameters=True)
+    pragmas = {
+        "journal_mode": "WAL",
+        "synchronous": "FULL",
+        "busy_timeout": int(busy_timeout_s * 1000),
+        "foreign_keys": "ON",
+        "secure_delete": "ON",
+    }
+
+    @sa.event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver must not begin transactions of its own
+        cursor = connection.cursor()
+        try:
+            for name, value in pragmas.items():
+                cursor.execute(f"PRAGMA {name}={value}")
+        except Exception:  # not a database: the pool would let go of the connection without closing it
+            connection.close()
+            raise
+        cursor.close()
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            connection.exec_driver_sql(begin)
+
+    return engine
