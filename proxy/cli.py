@@ -22,6 +22,7 @@ from proxy.console import fail as _fail
 from proxy.cubes_cli import cubes
 from proxy.jobs_cli import jobs
 from proxy.measure import bench, evaluation
+from proxy.measure_kv import kv as _bench_kv  # noqa: F401 - it joins `bench`
 from proxy.moving import moving
 
 T = TypeVar("T")

@@ -190,10 +190,11 @@ async def engine(config: Config, port: int) -> None:
         from proxy import engine_app, engine_states
     except ImportError as error:
         raise ConfigError("local models need the extra: pip install 'memrelay[local]'") from error
-    await engine_app.serve(_engine_settings(config), "127.0.0.1", port, engine_states.states(config))
+    await engine_app.serve(engine_settings(config), "127.0.0.1", port, engine_states.states(config))
 
 
-def _engine_settings(config: Config) -> EngineSettings:
+def engine_settings(config: Config) -> EngineSettings:
+    """What the engine is told. Raises ConfigError, NoModel."""
     from memory.engine.settings import EngineSettings, bundled_model
 
     upstream = config.local_model

@@ -53,7 +53,11 @@ class Builder:
         return len(self._waiting) + (self._build is not None)
 
     def add(self, build: Build) -> None:
-        """Queue one."""
+        """Queue one; if just this one waits already, both get what comes of it."""
+        for other in (*self._waiting, *([self._build] if self._build else [])):
+            if (other.owner, other.tokens) == (build.owner, build.tokens):
+                other.done.add_done_callback(lambda done: _pass_on(done, build.done))
+                return
         self._waiting.append(build)
 
     def adapter(self) -> str:
@@ -67,9 +71,6 @@ class Builder:
             self._begin()
         build = self._build
         if build is None:
-            return
-        if build.done.cancelled():
-            self._end(None)
             return
         slot = self._slot
         if rest := build.tokens[len(slot.tokens) :]:
@@ -101,8 +102,6 @@ class Builder:
                 build.done.set_exception(EngineError(message))
 
     def _begin(self) -> None:
-        while self._waiting and self._waiting[0].done.cancelled():
-            self._waiting.popleft()
         if not self._waiting:
             return
         build = self._build = self._waiting.popleft()
@@ -121,6 +120,13 @@ class Builder:
     def _clear(self) -> None:
         self._slot.tokens = []
         self._context.keep(self._slot.sequence, 0)
+
+
+def _pass_on(done: Future[Built | None], to: Future[Built | None]) -> None:
+    if (error := done.exception()) is None:
+        settle(to, done.result())
+    elif to.set_running_or_notify_cancel():
+        to.set_exception(error)
 
 
 def settle(future: Future[T], result: T) -> None:

@@ -123,10 +123,11 @@ class Engine:
             if self.state.building >= self.settings.max_waiting:
                 raise Busy(f"{self.settings.max_waiting} prefixes wait to be computed")
             self._inbox.put(lambda: loaded.batcher.builder.add(build))
-        try:
-            built = await asyncio.wait_for(asyncio.wrap_future(build.done), self.settings.build_wait_s)
-        except TimeoutError:
-            raise Busy("chats left no time to compute it") from None
+        done = asyncio.wrap_future(build.done)
+        await asyncio.wait({done}, timeout=self.settings.build_wait_s)
+        if not done.done():  # whoever asks again finds it there
+            raise Busy("it is not computed yet; it will be when chats leave time for it")
+        built = done.result()
         if built is None:
             raise Busy("it was not kept: what the cube had was forgotten meanwhile, or there is no room for it")
         return built

@@ -124,12 +124,17 @@ async def test_prefix_begins_with_what_an_older_one_has(tmp_path: Path, cold: st
     assert (text, generation.cached_from) == (cold, "ram")
 
 
-async def test_prefix_waits_for_chats_and_says_when_there_was_no_time(tmp_path: Path) -> None:
-    async with running(tmp_path, build_wait_s=0.2) as engine:
+async def test_prefix_waits_for_chats_and_is_there_afterwards(tmp_path: Path) -> None:
+    async with running(tmp_path, build_wait_s=0.1) as engine:
         generation = await engine.generate(chat("Tell me a story.", **ENDLESS), mine())
-        with pytest.raises(Busy):
-            await engine.build(mine(), [{"role": "system", "content": memory()}])
+        for _ in range(2):
+            with pytest.raises(Busy):
+                await engine.build(mine(), [{"role": "system", "content": memory()}])
+        assert engine.state.building == 1
         generation.cancel()
+        async with asyncio.timeout(10):
+            while not engine.states.held("ann"):  # noqa: ASYNC110 - another thread's
+                await asyncio.sleep(0.005)
 
 
 async def test_other_cube_and_other_adapter_begin_cold(tmp_path: Path) -> None:
