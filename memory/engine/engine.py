@@ -126,6 +126,7 @@ class Engine:
         done = asyncio.wrap_future(build.done)
         await asyncio.wait({done}, timeout=self.settings.build_wait_s)
         if not done.done():  # whoever asks again finds it there
+            done.add_done_callback(lambda late: late.cancelled() or late.exception())
             raise Busy("it is not computed yet; it will be when chats leave time for it")
         built = done.result()
         if built is None:
