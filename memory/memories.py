@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from memory import sql
+from memory.adapters.table import withdraw
 from memory.cube import ensure, next_rev
 from memory.nodes import cut_out
 from memory.progress import unsay
@@ -265,6 +266,7 @@ async def forget(connection: AsyncConnection, cube: str, ids: Sequence[str], at:
             await connection.execute(sa.delete(other).where(other.c.cube == cube, other.c.memory == memory))
         await cut_out(connection, cube, memory)
         done.append(memory)
+    await withdraw(connection, cube, done, at)
     return done
 
 

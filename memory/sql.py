@@ -199,6 +199,45 @@ history = Table(
 )
 
 
+adapters = Table(  # weights that were trained on a cube's memories: one row a version, also of those that are gone
+    "adapters",
+    metadata,
+    Column("cube", String, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("state", String, nullable=False),  # building | ready | stale | dropped
+    Column("model", String, nullable=False),  # SHA-256 of the GGUF file
+    Column("samples", String, nullable=False),  # digest of what was learned
+    Column("settings", sa.JSON, nullable=False),
+    Column("results", sa.JSON, nullable=False),
+    Column("sha256", String, nullable=False, default=""),
+    Column("bytes", Integer, nullable=False, default=0),
+    Column("why", String, nullable=False, default=""),  # it is stale or dropped
+    Column("created_at", Float, nullable=False),
+    Column("changed_at", Float, nullable=False),
+)
+
+adapter_memories = Table(  # what a version rests on
+    "adapter_memories",
+    metadata,
+    Column("cube", String, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("memory", String, primary_key=True),
+    Column("digest", String, nullable=False),  # of the memory's text as it was read
+    Column("rev", Integer, nullable=False),
+    Index("adapter_memories_memory", "cube", "memory"),
+)
+
+adapter_use = Table(  # which cubes are answered for with an adapter; no row: none
+    "adapter_use",
+    metadata,
+    Column("cube", String, primary_key=True),
+    Column("wanted", Integer, nullable=False),  # 1: on
+    Column("version", Integer),  # null: the newest that is ready
+    Column("scale", Float, nullable=False, default=1.0),
+    Column("changed_at", Float, nullable=False),
+)
+
+
 class DatabaseError(Exception):
     """The database refused or could not be reached; the message names the kind of fault and never a value."""
 

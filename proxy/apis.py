@@ -9,6 +9,7 @@ from memory.agenda import Agenda
 from memory.census import Census
 from memory.graph import Graph
 from memory.walk import Walk
+from proxy.adapters_api import AdaptersApi
 from proxy.agenda_api import AgendaApi
 from proxy.cubes_api import CubesApi
 from proxy.feedback_api import FeedbackApi
@@ -37,6 +38,7 @@ class Apis:
     transfer: TransferApi
     scenes: ScenesApi
     tiers: TiersApi
+    adapters: AdaptersApi
 
 
 def make(parts: Parts, clock: Callable[[], float]) -> Apis:
@@ -49,6 +51,7 @@ def make(parts: Parts, clock: Callable[[], float]) -> Apis:
         blocks=parts.blocks,
         states=parts.states,
         triggers=parts.triggers,
+        withdrawn=parts.lifecycle.withdraw,
         settings=parts.config.sessions,
         most=parts.config.limits.body_bytes,
         clock=clock,
@@ -128,6 +131,16 @@ def make(parts: Parts, clock: Callable[[], float]) -> Apis:
         settings=parts.config.sessions,
         most=parts.config.limits.import_bytes,
     )
+    adapters = AdaptersApi(
+        auth=parts.auth,
+        grants=parts.grants,
+        adapters=parts.adapters,
+        folder=parts.folder,
+        queue=parts.queue,
+        enabled=parts.config.parametric.enabled,
+        settings=parts.config.sessions,
+        most=parts.config.limits.body_bytes,
+    )
     return Apis(
         memory=memory,
         cubes=cubes,
@@ -138,4 +151,5 @@ def make(parts: Parts, clock: Callable[[], float]) -> Apis:
         transfer=transfer,
         scenes=scenes,
         tiers=tiers,
+        adapters=adapters,
     )

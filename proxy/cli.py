@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from proxy import __version__, measure_edge
+from proxy.adapters_cli import adapters
 from proxy.agenda_cli import tasks
 from proxy.config import Config, ConfigError
 from proxy.console import Session, command
@@ -51,6 +52,7 @@ main.add_command(keys)
 main.add_command(memories)
 main.add_command(tasks)
 main.add_command(cubes)
+main.add_command(adapters)
 main.add_command(jobs)
 main.add_command(evaluation)
 bench.add_command(measure_edge.edge)

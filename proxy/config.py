@@ -118,6 +118,20 @@ class EngineSettings(_Section, frozen=True):
     kv_type: Literal["f16", "q8_0"] = "f16"
 
 
+class Parametric(_Section, frozen=True):
+    """Adapters (LoRA) for the local model, trained on the memories of the cubes whose owners switch them on."""
+
+    enabled: bool = False
+    least: int = 8  # memories
+    most: int = 200
+    every_h: float = 6.0  # between two trainings of a cube
+    rank: int = 16
+    last_layers: int = 10  # 0: all layers are trained
+    epochs: int = 12
+    threads: int = 1
+    cache_mb: int = 256  # of adapters that the engine holds
+
+
 class Sessions(_Section, frozen=True):
     """How requests are read. `task_markers` are further texts that mark a background call (title, tags …)."""
 
@@ -163,6 +177,7 @@ class Config(_Section, frozen=True):
     limits: Limits = Limits()
     executor: ExecutorSettings = ExecutorSettings()
     engine: EngineSettings = EngineSettings()
+    parametric: Parametric = Parametric()
     sessions: Sessions = Sessions()
     logging: Logging = Logging()
     hooks: tuple[str, ...] = ()
@@ -183,6 +198,11 @@ class Config(_Section, frozen=True):
     def store_root(self) -> str:
         """The absolute folder or object-store prefix of the index."""
         return self.store or str(self.folder / "lance")
+
+    @property
+    def adapters(self) -> Path:
+        """Where trained adapters lie."""
+        return self.folder / "adapters"
 
     @property
     def queue_url(self) -> str:
@@ -243,6 +263,12 @@ def _checked(config: Config) -> Config:
     for name in ("kv_ram_mb", "kv_disk_mb"):
         if getattr(config.engine, name) < 0:
             raise ConfigError(f"engine.{name} must not be negative; 0 keeps nothing there")
+    parametric = config.parametric
+    for name in ("least", "most", "rank", "epochs", "threads", "cache_mb"):
+        if getattr(parametric, name) < 1:
+            raise ConfigError(f"parametric.{name} must be at least 1")
+    if parametric.every_h < 0 or parametric.last_layers < 0:
+        raise ConfigError("parametric.every_h and parametric.last_layers must not be negative")
     for task, most in config.executor.limits.items():
         if most < 1:
             raise ConfigError(f"executor.limits.{task}: at least one job at a time, not {most}")

@@ -173,6 +173,7 @@ class _Parts:
     """What these commands work with."""
 
     def __init__(self, config: Config) -> None:
+        from memory.adapters.files import Folder
         from memory.cube import Cubes
         from memory.grants import Grants
         from proxy import db, hooks, rules
@@ -189,7 +190,10 @@ class _Parts:
         blocks = Blocks(self.database, Background())
         fired = Triggers(self.queue, rules.table(config, hooks.load(config.hooks)))
         self.routes = routing.make(config, config.engine.port)
-        self.lifecycle = Lifecycle(self.database, self.cubes, self.grants, blocks, fired, self.routes.forget)
+        folder = Folder(config.adapters)
+        self.lifecycle = Lifecycle(
+            self.database, self.cubes, self.grants, blocks, fired, self.routes.forget, adapters=folder
+        )
 
     async def known(self, cube: str) -> Any:
         """The cube. Raises LookupError."""

@@ -80,7 +80,7 @@ class Front:
         """Every route of the proxy."""
         memory, cubes, feedback, graph = (self._to(name) for name in ("memory", "cubes", "feedback", "graph"))
         agenda, jobs, transfer = (self._to(name) for name in ("agenda", "jobs", "transfer"))
-        scenes, tiers = self._to("scenes"), self._to("tiers")
+        scenes, tiers, adapters = self._to("scenes"), self._to("tiers"), self._to("adapters")
         return [
             *(Route(f"/v1{surface.path}", self._surface(surface)) for surface in SURFACES),
             Route("/v1/models", self.models, methods=["GET"]),
@@ -91,6 +91,8 @@ class Front:
             Route("/v1/memory/items/{id}/undo", memory("undo"), methods=["POST"]),
             Route("/v1/memory/search", memory("search"), methods=["POST"]),
             Route("/v1/memory/tiers", tiers("tiers"), methods=["GET"]),
+            Route("/v1/memory/adapters", adapters("adapters"), methods=["GET", "POST", "PATCH"]),
+            Route("/v1/memory/adapters/{version}", adapters("adapter"), methods=["GET", "DELETE"]),
             Route("/v1/memory/graph", graph("graph"), methods=["GET"]),
             Route("/v1/memory/tasks", agenda("tasks"), methods=["GET"]),
             Route("/v1/memory/scenes", scenes("scenes"), methods=["GET"]),

@@ -4,6 +4,7 @@ the jobs that follow. Who may do it has been settled before; this knows neither 
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -14,6 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from memory import erase
+from memory.adapters.files import Folder
+from memory.adapters.table import Adapters
 from memory.cube import Cube, Cubes
 from memory.fuse import Fused, fuse, size
 from memory.grants import ACTIVE, ARCHIVED, Grant, Grants, Level
@@ -56,6 +59,7 @@ class Lifecycle:
         states: Callable[[str], Awaitable[Forgotten]],
         forget: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
+        adapters: Folder | None = None,
     ) -> None:
         self._database = database
         self._cubes = cubes
@@ -65,6 +69,8 @@ class Lifecycle:
         self._forget = forget
         self._triggers = triggers
         self._clock = clock
+        self._folder = adapters
+        self._adapters = Adapters(database, clock)
 
     async def of(self, principal: str, *, after: str | None = None, limit: int = 100) -> list[Owned]:
         """The cubes that the principal owns or was granted, oldest first; see Cubes.usable."""
@@ -139,8 +145,16 @@ class Lifecycle:
         self._forget(cube)
         await self._states(cube)
         self._blocks.let_go(cube)  # what a chat that was running has added meanwhile
+        await self.withdraw(cube)
         await self._triggers.fire(CUBE_ERASED, cube)
         return receipt
+
+    async def withdraw(self, cube: str) -> list[int]:
+        """Delete the files of adapters that may not be used any more, because what they were trained on was erased; returns which
+        versions they were."""
+        if self._folder is None:
+            return []
+        return await asyncio.to_thread(self._folder.keep_only, cube, await self._adapters.standing(cube))
 
     async def fuse(self, target: str, source: str, principal: str, *, archive_source: bool) -> Fusion:
         """Copy the source into the target, for a principal who may; afterwards archive the source, if it is his. Raises

@@ -7,7 +7,7 @@ import base64
 import json
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -62,6 +62,7 @@ class MemoryApi:
         triggers: Triggers,
         settings: Sessions,
         most: int,
+        withdrawn: Callable[[str], Awaitable[list[int]]],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._auth = auth
@@ -73,6 +74,7 @@ class MemoryApi:
         self._triggers = triggers
         self._settings = settings
         self._most = most
+        self._withdrawn = withdrawn
         self._clock = clock
 
     async def items(self, request: Request) -> Response:
@@ -139,8 +141,11 @@ class MemoryApi:
                 raise NotFound(f"there is no memory {wanted[:64]!r}")
             await self._blocks.forget(cube, erased)
             await self._states.forget(cube)
+            adapters = await self._withdrawn(cube)
             await self._triggers.fire(MEMORY_ERASED, cube)
-            return _json({"id": wanted, "object": "memory.deleted", "deleted": True, "erased": erased})
+            return _json(
+                {"id": wanted, "object": "memory.deleted", "deleted": True, "erased": erased, "adapters": adapters}
+            )
         if request.method == "PATCH":
             given = _fields(await self._body(request))
             changed = await self._memories.change(cube, wanted, lambda old: _with_standing(old, self._clock(), given))

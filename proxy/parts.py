@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from memory import rerank
+from memory.adapters.files import Folder
+from memory.adapters.table import Adapters
 from memory.agenda import Agenda
 from memory.cube import Cubes
 from memory.embedders import Embedders
@@ -67,6 +69,8 @@ class Parts:
     grants: Grants
     receipts: Receipts
     lifecycle: Lifecycle
+    adapters: Adapters
+    folder: Folder
     turns: TurnLog
     keys: Keys
     auth: Auth
@@ -165,7 +169,7 @@ async def assemble(
     )
     run = Hooks([*added, remember], lambda name: metrics.hook_failures.labels(name).inc())
     foresight.hand_over(states.read_ahead)
-    keys = Keys(database, clock)
+    keys, folder = Keys(database, clock), Folder(config.adapters)
 
     looking = asyncio.create_task(asyncio.sleep(0) if alone else foresight.run())
 
@@ -194,7 +198,9 @@ async def assemble(
         cubes=cubes,
         grants=grants,
         receipts=Receipts(database),
-        lifecycle=Lifecycle(database, cubes, grants, blocks, fired, states.forget, foresight.let_go, clock),
+        lifecycle=Lifecycle(database, cubes, grants, blocks, fired, states.forget, foresight.let_go, clock, folder),
+        adapters=Adapters(database, clock),
+        folder=folder,
         turns=turns,
         keys=keys,
         auth=Auth(keys, clock),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from memory.adapters.files import Folder
 from memory.agenda import Agenda
 from memory.cube import Cubes
 from memory.embedders import Embedders
@@ -26,9 +27,11 @@ from memory.extract.ask import Asker
 from memory.guess import Guesses
 from memory.index import Index
 from memory.organise import Organiser
+from memory.parametric.settings import Settings
 from memory.reflect import Policy, Reflector
 from memory.reflect.fading import DAY_S
 from memory.retrieve import Retriever
+from memory.sql import Database
 from memory.store import Store
 from memory.turns import TurnLog
 from proxy import app, db, hooks, rules
@@ -42,10 +45,12 @@ from proxy.predicting import Due, Predictor
 from proxy.scrape import MetricsFile
 from proxy.standing import Standing
 from proxy.tasks import Sweep, Work
+from proxy.training import TRAIN, Training, Wanted
 from proxy.upstreams import routing
 from proxy.upstreams.model import UpstreamModel
 from proxy.upstreams.pace import Pace
 from scheduler.executor import Executor
+from scheduler.jobs import JobQueue
 from scheduler.queue import DbosQueue
 from scheduler.queue import engine as queue_engine
 from scheduler.ticks import Ticks
@@ -139,7 +144,9 @@ async def executor(config: Config, engine_port: int) -> None:
         predictor=predictor,
         states=states,
         quiet_s=config.evolution.quiet_s,
+        adapters=Folder(config.adapters),
     )
+    training = _training(config, database, queue, stop)
     metrics = ExecutorMetrics()
     fired = Triggers(queue, table, metrics.triggered)
     clocks = queue_engine(config.queue_url)
@@ -150,12 +157,14 @@ async def executor(config: Config, engine_port: int) -> None:
     async def beat() -> None:
         await sweep()
         await clock()
+        if training is not None:
+            await training.look()
 
     runs = Executor(
         config.queue_url,
-        [*work.tasks(config.executor.attempts), *rules.tasks(added)],
+        [*work.tasks(config.executor.attempts), *rules.tasks(added), *([training.task()] if training else [])],
         concurrency=config.executor.concurrency,
-        limits=config.executor.limits,
+        limits={TRAIN: 1, **config.executor.limits},
         poll_s=config.executor.poll_s,
         beat=beat,
         beat_s=config.executor.sweep_s,
@@ -179,6 +188,22 @@ async def executor(config: Config, engine_port: int) -> None:
         await database.close()
 
 
+def _training(config: Config, database: Database, queue: JobQueue, stop: asyncio.Event) -> Training | None:
+    """Who trains adapters; None when that is off."""
+    wanted = config.parametric
+    if not wanted.enabled:
+        return None
+    settings = Settings(
+        rank=wanted.rank,
+        alpha=2.0 * wanted.rank,
+        epochs=wanted.epochs,
+        last_layers=wanted.last_layers,
+        threads=wanted.threads,
+    )
+    how = Wanted(_model_path(config), wanted.least, wanted.most, wanted.every_h * 3600, settings)
+    return Training(database, Folder(config.adapters), how, queue, stop)
+
+
 def _policy(config: Config) -> Policy:
     wanted = config.evolution
     return Policy(wanted.archive_after_days * DAY_S, wanted.archive_episodes_after_days * DAY_S)
@@ -193,14 +218,22 @@ async def engine(config: Config, port: int) -> None:
     await engine_app.serve(engine_settings(config), "127.0.0.1", port, engine_states.states(config))
 
 
-def engine_settings(config: Config) -> EngineSettings:
-    """What the engine is told. Raises ConfigError, NoModel."""
-    from memory.engine.settings import EngineSettings, bundled_model
+def _model_path(config: Config) -> Path:
+    """The local model's file. Raises ConfigError, NoModel."""
+    from memory.engine.settings import bundled_model
 
     upstream = config.local_model
     if upstream is None:
         raise ConfigError("no upstream of kind llama is configured")
-    path = Path(upstream.model_path).expanduser() if upstream.model_path else bundled_model()
+    return Path(upstream.model_path).expanduser() if upstream.model_path else bundled_model()
+
+
+def engine_settings(config: Config) -> EngineSettings:
+    """What the engine is told. Raises ConfigError, NoModel."""
+    from memory.engine.settings import EngineSettings
+
+    path, upstream = _model_path(config), config.local_model
+    assert upstream is not None
     return EngineSettings(
         model_path=path,
         model_name=upstream.models[0] if upstream.models and "*" not in upstream.models[0] else path.stem,

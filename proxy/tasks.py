@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -9,6 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from memory import skills, upkeep
+from memory.adapters.files import Folder
+from memory.adapters.table import Adapters
 from memory.cube import Cubes
 from memory.erase import Receipts, forget_table
 from memory.extract import ExtractionFailed, LlmExtractor, rules
@@ -79,6 +82,7 @@ class Work:
     predictor: Predictor | None = None
     states: Activation | None = None
     quiet_s: float = 60.0  # silence after which a cube is thought over
+    adapters: Folder | None = None
 
     async def active(self) -> list[str]:
         """The cubes that are neither archived nor erased."""
@@ -198,6 +202,13 @@ class Work:
         await self.graph.link(cube)
         await self.topics.place(cube)
 
+    async def _withdraw(self, cube: str) -> int:
+        """Delete the files of adapters that rested on what was erased; how many."""
+        if self.adapters is None:
+            return 0
+        standing = await Adapters(self.database).standing(cube)
+        return len(await asyncio.to_thread(self.adapters.keep_only, cube, standing))
+
     async def _wipe(self) -> None:
         """Leave no bytes of erased rows in the database. Raises StillHeld, to be tried again."""
         if not await self.database.vacuum():
@@ -207,6 +218,7 @@ class Work:
         """After a memory was erased from SQL: build the index anew without it, and leave no bytes in the database.
         Raises StillHeld, to be tried again."""
         states = await self._forget_states(cube)
+        await self._withdraw(cube)
         if await self._asleep(cube):
             done = Indexed("dropped", 0)
             await self.store.drop(cube, keep=None)
@@ -241,6 +253,7 @@ class Work:
         asked = await self.receipts.pending(cube)
         states = await self._forget_states(cube)
         await forget_table(self.database, cube)
+        await self._withdraw(cube)
         tables = await self.store.drop(cube, keep=None)
         if (await self.cubes.counts([cube]))[cube]:
             await self._catch_up(cube)

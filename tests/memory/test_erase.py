@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from memory import sql
+from memory.adapters.table import Adapters, Choice, Used
 from memory.cube import Cube, Cubes
 from memory.erase import Receipt, Receipts, everything
 from memory.grants import Grants, Level
@@ -35,6 +36,9 @@ async def filled(database: Database, store: Store, embedder: Embedder, cube: str
         await connection.execute(sa.insert(sql.edges).values(**edge))
 
     await database.write(link)
+    adapters = Adapters(database)
+    await adapters.choose(cube, Choice(on=True))
+    await adapters.begin(cube, model="f", samples="s", settings={}, memories=[Used(episode.id, "d", 1)])
     await Index(database, store, embedder).catch_up(cube)
     assert said.cube == cube
 
