@@ -34,7 +34,7 @@ class UpstreamConfig(_Section, frozen=True):
     """One provider. `models` are names or patterns with *; the first upstream that matches serves the request."""
 
     name: str
-    kind: Literal["openai", "anthropic", "litellm", "llama"]
+    kind: Literal["openai", "anthropic", "litellm", "llama", "llama_server"]
     models: tuple[str, ...] = ("*",)
     speaks: tuple[Literal["chat", "responses", "messages"], ...] = ()  # empty: by kind; others are translated
     base_url: str = ""
@@ -43,6 +43,10 @@ class UpstreamConfig(_Section, frozen=True):
     provider: str = ""  # litellm: "anthropic", "bedrock", "gemini" …
     options: dict[str, Any] = {}  # litellm: further keyword arguments (aws_region_name …)
     model_path: str = ""  # llama: a GGUF file; empty = the bundled SmolLM2-135M-Instruct
+    slots_folder: str = (
+        ""  # llama_server: its --slot-save-path, where this machine has it; erasing then deletes the files
+    )
+    slots_mb: int = 4096  # llama_server: of saved states; 0: none are saved
     connect_timeout_s: float = 10.0
     timeout_s: float = 600.0  # silence on an open answer
     ca_file: str = ""
@@ -250,7 +254,9 @@ def _checked(config: Config) -> Config:
         raise ConfigError("upstreams: one upstream of kind llama is served per machine")
     for upstream in config.upstreams:
         where = f"upstreams.{upstream.name}"
-        if upstream.kind == "openai" and not upstream.base_url.startswith(("http://", "https://")):
+        if upstream.slots_mb < 0:
+            raise ConfigError(f"{where}.slots_mb must not be negative; 0 saves nothing")
+        if upstream.kind in ("openai", "llama_server") and not upstream.base_url.startswith(("http://", "https://")):
             raise ConfigError(f"{where}.base_url: an http(s) URL is needed, such as https://api.openai.com/v1")
         if upstream.speaks and not {"chat", "messages"} & set(upstream.speaks):
             raise ConfigError(f"{where}.speaks: chat or messages is needed, to translate the others into")

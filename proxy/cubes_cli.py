@@ -189,7 +189,7 @@ class _Parts:
         self.cubes, self.grants = Cubes(self.database), Grants(self.database)
         blocks = Blocks(self.database, Background())
         fired = Triggers(self.queue, rules.table(config, hooks.load(config.hooks)))
-        self.routes = routing.make(config, config.engine.port)
+        self.routes = routing.make(config, config.engine.port, self.database)
         folder = Folder(config.adapters)
         self.lifecycle = Lifecycle(
             self.database, self.cubes, self.grants, blocks, fired, self.routes.forget, adapters=folder

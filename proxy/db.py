@@ -115,6 +115,24 @@ heads = Table(  # what chats of a cube begin with: model, leading messages, tool
     Column("bytes", sa.BigInteger, nullable=False),
 )
 
+slot_files = (
+    Table(  # states that lie with a llama-server, see proxy/upstreams/slot_files.py; `owner` is a cube, and may be gone
+        "slot_files",
+        metadata,
+        Column("upstream", String, primary_key=True),
+        Column("name", String, primary_key=True),
+        Column("owner", String, nullable=False),
+        Column("sort", String, nullable=False),
+        Column("key", String, nullable=False),
+        Column("tokens", Integer, nullable=False),
+        Column("bytes", sa.BigInteger, nullable=False),
+        Column("created", Float, nullable=False),
+        Column("used_at", Float, nullable=False),
+        Column("uses", Integer, nullable=False),
+        Index("slot_files_owner", "upstream", "owner"),
+    )
+)
+
 licences = Table(  # executors that may write; see proxy/licence.py
     "licences",
     metadata,

@@ -144,7 +144,7 @@ async def assemble(
     )
     secret = await db.shared_secret(database)
     standing = Standing(database, secret, settings.stable_tokens, clock)
-    routes = routing.make(config, engine_port)
+    routes = routing.make(config, engine_port, database)
     states = Activation(
         routes=routes, cubes=cubes, heads=Heads(database, background, clock), standing=standing, clock=clock
     )

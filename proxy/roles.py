@@ -106,7 +106,7 @@ async def executor(config: Config, engine_port: int) -> None:
     licence.of(database)
     embedders = Embedders(database, config.folder / "models", threads=config.memory.embedder_threads)
     embedder = await embedders.current(config.memory.embedder)
-    routes = routing.make(config, engine_port)
+    routes = routing.make(config, engine_port, database)
     queue = DbosQueue(config.queue_url)
     pace = Pace(config.extraction.calls_per_minute)
     model = UpstreamModel(routes, config.extraction.model, pace) if config.extraction.model else None

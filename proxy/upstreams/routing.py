@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from memory.sql import Database
 from proxy.config import Config, UpstreamConfig
 from proxy.errors import ApiError, BadRequest, ModelNotFound, NotFound
 from proxy.upstreams.litellm_adapter import LitellmUpstream
+from proxy.upstreams.llama_server import LlamaServer
 from proxy.upstreams.port import Upstream
+from proxy.upstreams.slot_files import SlotFiles
+from proxy.upstreams.slots import Server
 from proxy.upstreams.states import EngineStates, Forgotten, KeepsStates
 from proxy.upstreams.translate import Translating
 from proxy.upstreams.wire import LocalUpstream, WireUpstream
@@ -25,6 +31,7 @@ _SPEAKS: dict[str, frozenset[str] | None] = {
     "anthropic": frozenset({"messages"}),
     "litellm": frozenset({"chat"}),
     "llama": frozenset({"chat"}),
+    "llama_server": frozenset({"chat"}),  # it may speak others too, but only there its slots can be named
 }
 
 
@@ -106,11 +113,48 @@ class Routes:
             await upstream.close()
 
 
-def make(config: Config, engine_port: int) -> Routes:
-    """The upstreams of the configuration."""
-    upstreams = [(_upstream(entry, engine_port), entry.models) for entry in config.upstreams]
-    local = [upstream for upstream, _ in upstreams if upstream.kind == "llama"]
-    return Routes(upstreams, [EngineStates(upstream, config.folder / KV_FOLDER) for upstream in local])
+def make(config: Config, engine_port: int, database: Database | None = None) -> Routes:
+    """The upstreams of the configuration. `database`: where it is written down what a llama-server saves for us; None: it saves
+    nothing."""
+    upstreams: list[tuple[Upstream, tuple[str, ...]]] = []
+    keepers: list[KeepsStates] = []
+    for entry in config.upstreams:
+        if entry.kind == "llama_server":
+            server = _llama_server(entry, database)
+            keepers.append(server)
+            upstream: Upstream = Translating(server, server, frozenset(entry.speaks) or _SPEAKS[entry.kind])
+        else:
+            upstream = _upstream(entry, engine_port)
+        if entry.kind == "llama":
+            keepers.append(EngineStates(upstream, config.folder / KV_FOLDER))
+        upstreams.append((upstream, entry.models))
+    return Routes(upstreams, keepers)
+
+
+def _llama_server(entry: UpstreamConfig, database: Database | None) -> LlamaServer:
+    """A llama-server: its OpenAI surface below /v1, its slots below its root."""
+    root = entry.base_url.rstrip("/").removesuffix("/v1")
+    wires = [
+        WireUpstream(
+            entry.name,
+            url,
+            api_key=entry.api_key,
+            headers={name.lower(): value for name, value in entry.headers.items()},
+            kind=entry.kind,
+            connect_timeout_s=entry.connect_timeout_s,
+            timeout_s=entry.timeout_s,
+            ca_file=entry.ca_file,
+        )
+        for url in (f"{root}/v1", root)
+    ]
+    saves = database is not None and entry.slots_mb > 0
+    return LlamaServer(
+        wires[0],
+        Server(wires[1], files=saves),
+        SlotFiles(database, entry.name, time.time) if database is not None and saves else None,
+        folder=Path(entry.slots_folder).expanduser() if entry.slots_folder else None,
+        budget=entry.slots_mb << 20,
+    )
 
 
 def _upstream(entry: UpstreamConfig, engine_port: int) -> Upstream:

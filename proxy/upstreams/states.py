@@ -25,7 +25,7 @@ _JSON = [("content-type", "application/json"), ("accept", "application/json")]
 class Built(msgspec.Struct, frozen=True):
     """What became of a wish to have a state. `state`: built; present, it was there already; slot, states are not kept
     there, but what was read last still is; refused, the model does not read such a beginning; busy, there was no time for it; away,
-    nobody answers."""
+    nobody answers; off, nothing can be saved there."""
 
     state: str
     tokens: int = 0
