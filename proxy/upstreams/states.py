@@ -8,16 +8,19 @@ of: `forget` is part of every erasure. Knows nothing of what is worth keeping.
 from __future__ import annotations
 
 import asyncio
-import shutil
+import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from memory.activation.folder import forget
 from proxy.errors import ApiError
 from proxy.upstreams.port import Call, Upstream, UpstreamBroken
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 _JSON = [("content-type", "application/json"), ("accept", "application/json")]
 
@@ -56,12 +59,14 @@ class SavedState(msgspec.Struct, frozen=True):
 
 
 class Room(msgspec.Struct, frozen=True):
-    """What may be kept and what is kept, of all cubes, in bytes; a budget of None: nobody knows, or there is none."""
+    """What may be kept and what is kept, of all cubes, in bytes; a budget of None: nobody knows, or there is none. `enabled`:
+    whether anything is kept at all."""
 
     ram_budget: int | None = None
     ram_bytes: int = 0
     disk_budget: int | None = None
     disk_bytes: int = 0
+    enabled: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +121,14 @@ class EngineStates:
         status, answer = await self._ask("POST", "/kv/states", msgspec.json.encode({**given, "cube": cube}))
         if status == 200:
             return _read(answer, Built) or Built("away")
-        if status in (404, 405):
+        if status in (404, 405) or (status == 400 and not await self._keeps()):
             return await self._in_passing(given)
         return Built(_why(status))
+
+    async def _keeps(self) -> bool:
+        """Whether the engine saves anything."""
+        room = await self.room()
+        return room is None or room.enabled
 
     async def _in_passing(self, given: dict[str, Any]) -> Built:
         """Have it read by an engine that keeps no states: asked for one token behind it, the engine's slot has it for now."""
@@ -142,8 +152,11 @@ class EngineStates:
         files ourselves: it never serves a state whose file is gone."""
         known = await self.of(cube)
         await self._ask("DELETE", f"/kv/cubes/{cube}")
-        left = await asyncio.to_thread(_remove, self._folder / cube)
-        files = max(left, sum(state.disk for state in known))
+        try:
+            files = await asyncio.to_thread(forget, self._folder, cube)
+        except OSError as error:
+            log.error("states of cube %s could not be removed: %s", cube, os.strerror(error.errno or 0))
+            return Forgotten(len(known), sum(state.bytes for state in known), sure=False)
         return Forgotten(max(len(known), files), sum(state.bytes for state in known))
 
     async def _ask(self, method: str, path: str, body: bytes = b"", query: str = "") -> tuple[int, bytes]:
@@ -174,12 +187,3 @@ def _read(answer: bytes, kind: type[T]) -> T | None:
         return msgspec.json.decode(answer, type=kind)
     except (msgspec.DecodeError, msgspec.ValidationError):
         return None
-
-
-def _remove(folder: Path) -> int:
-    """Delete a cube's folder; how many files it held."""
-    if not folder.is_dir():
-        return 0
-    files = sum(entry.is_file() for entry in folder.iterdir())
-    shutil.rmtree(folder, ignore_errors=True)
-    return files

@@ -129,6 +129,7 @@ def test_erasing_leaves_nothing_in_the_servers_folder(data: Path, tmp_path: Path
             assert any(len(content) > 1_000_000 for content in server.files().values())
             other = knows(live, "Is called Bo.")
             reads_ahead(live, other)
+            mine = {name for name in server.files() if name.startswith(stem)}
             status, receipt = live.api(key, "DELETE", "/v1/memory")
             assert status == 202
             assert receipt["counts"]["kv_states"] == len(mine)

@@ -96,6 +96,7 @@ def test_the_example_configuration_loads() -> None:
         "openai",
         "anthropic",
         "litellm",
+        "llama_server",
         "llama",
     ]
 
