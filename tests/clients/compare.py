@@ -25,27 +25,38 @@ APART = {
     "content-length",
     "transfer-encoding",
 }
-_BLOCK = re.compile(r'<memrelay:(stable|recall) n="([0-9a-f]{8})">\n.*?\n</memrelay:\1 n="\2">', re.DOTALL)
+BLOCK = re.compile(r'<memrelay:(stable|recall) n="([0-9a-f]{8})">\n.*?\n</memrelay:\1 n="\2">', re.DOTALL)
 _OURS = re.compile(r"/v1/models(/.*)?")  # answered from a list of all upstreams' models
 _GAP = re.compile(r"^\n\n|\n\n$")
 
 
 def differences(
-    direct: Sequence[Received], relayed: Sequence[Received], *, blocks: bool = False, random: str = ""
+    direct: Sequence[Received], relayed: Sequence[Received], *, blocks: bool = False, random: str = "", apart: int = 0
 ) -> list[str]:
-    """Empty when the second recording is the first again. `random`: a pattern of what differs from run to run anyway."""
+    """Empty when the second recording is the first again. `random`: a pattern of what differs from run to run anyway; `apart`:
+    so many places a request may have moved, of clients that ask several things at once."""
     direct, relayed = ([one for one in them if not _OURS.fullmatch(one.path)] for them in (direct, relayed))
     found = [] if len(direct) == len(relayed) else [f"{len(direct)} requests directly, {len(relayed)} through memrelay"]
-    for number, (theirs, ours) in enumerate(zip(direct, relayed, strict=False)):
-        where = f"request {number} ({theirs.method} {theirs.target})"
-        if (theirs.method, theirs.target) != (ours.method, ours.target):
-            found.append(f"{where}: came as {ours.method} {ours.target}")
-        if _headers(theirs) != _headers(ours):
-            found.append(f"{where}: headers {set(_headers(theirs).items()) ^ set(_headers(ours).items())}")
-        sent, came = _alike(theirs, random), _alike(ours, random)
-        if sent != came and not (blocks and sent.startswith(b"{") and _without(json.loads(sent), json.loads(came))):
-            found.append(f"{where}: sent {sent[:2000]!r}, came {came[:2000]!r}")
+    waiting = list(direct)
+    for number, ours in enumerate(relayed):
+        told = [_different(theirs, ours, blocks, random) for theirs in waiting[: apart + 1]]
+        same = next((place for place, said in enumerate(told) if not said), 0)
+        if told and told[same]:
+            found.append(f"request {number} ({ours.method} {ours.target}): {told[same]}")
+        del waiting[same : same + 1]
     return found
+
+
+def _different(theirs: Received, ours: Received, blocks: bool, random: str) -> str:
+    """What sets the two apart; empty when nothing does."""
+    if (theirs.method, theirs.target) != (ours.method, ours.target):
+        return f"was {theirs.method} {theirs.target}"
+    if _headers(theirs) != _headers(ours):
+        return f"headers {set(_headers(theirs).items()) ^ set(_headers(ours).items())}"
+    sent, came = _alike(theirs, random), _alike(ours, random)
+    if sent == came or (blocks and sent.startswith(b"{") and _without(json.loads(sent), json.loads(came))):
+        return ""
+    return f"sent {sent[:2000]!r}, came {came[:2000]!r}"
 
 
 def with_blocks(received: Sequence[Received]) -> int:
@@ -71,7 +82,7 @@ def _alike(received: Received, random: str) -> bytes:
 def _without(sent: Any, came: Any) -> bool:
     """Whether `came` is `sent` and our blocks: in a string, as one more part or message, or as a field that leads."""
     if isinstance(sent, str) and isinstance(came, str):
-        return sent == came or sent == _GAP.sub("", _BLOCK.sub("", came))
+        return sent == came or sent == _GAP.sub("", BLOCK.sub("", came))
     if isinstance(sent, str) and isinstance(came, list):  # a string of input that had to become items
         said = [one for one in came if not _only_block(one)]
         return len(said) == 1 and said[0] == {"role": "user", "content": sent}
@@ -90,4 +101,4 @@ def _only_block(value: Any) -> bool:
     if isinstance(value, dict):
         words = value.get("content", value.get("text"))
         return set(value) in ({"role", "content"}, {"type", "text"}) and _only_block(words)
-    return isinstance(value, str) and bool(_BLOCK.fullmatch(value))
+    return isinstance(value, str) and bool(BLOCK.fullmatch(value))
