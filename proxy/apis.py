@@ -120,6 +120,7 @@ def make(parts: Parts, clock: Callable[[], float]) -> Apis:
         kept=parts.kept,
         blocks=parts.blocks,
         foresight=parts.foresight,
+        states=parts.states,
         settings=parts.config.memory,
         reading=parts.config.sessions,
         clock=clock,

@@ -137,6 +137,7 @@ class Chat:
         if upstream.kind in KEEPS_STATES:
             proven = {name: value for name in KV_HEADERS if (value := header(reply, name))}
             exchange.response_headers.update(proven)
+            self._metrics.began(proven)
         self._metrics.first_byte.observe(time.perf_counter() - started)
         exchange.status = reply.status
         return reply

@@ -21,14 +21,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from memory.activation.folder import is_cube
-from memory.activation.states import Budgets, Held
+from memory.activation.states import Budgets
 from memory.activation.store import States
 from memory.engine.engine import Engine
 from memory.engine.generation import Generation
 from memory.engine.slots import Owner
 from proxy.config import Config
 from proxy.errors import BadRequest
-from scheduler.policy import Item, value
+from proxy.saved import worth
 
 
 class Prefix(msgspec.Struct, frozen=True):
@@ -47,13 +47,6 @@ def states(config: Config) -> States | None:
     if not wanted.kv:
         return None
     return States(config.folder / "kv", Budgets(wanted.kv_ram_mb * 2**20, wanted.kv_disk_mb * 2**20), worth=worth)
-
-
-def worth(held: Held, now: float) -> float:
-    """The scheduler's value of a state: the least leaves first. A larger one costs as much more to compute again as it takes, so
-    its size does not count; one that was computed ahead begins with credit for its first uses."""
-    prior = 1.0 if held.sort == "prefix" else 0.5
-    return value(Item(held.key, {}, held.created, held.uses, held.used_at, prior=prior), now).total
 
 
 def owner(headers: Mapping[bytes, bytes]) -> Owner:

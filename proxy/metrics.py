@@ -12,6 +12,7 @@ from memory.rows import Count
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _LONG_SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900)
+STATES = ("built", "present", "slot", "refused", "busy", "away", "off")  # see upstreams.states.Built
 _KINDS = ("prompt", "completion")
 
 
@@ -80,7 +81,25 @@ class Metrics:
             registry=self.registry,
         )  # fmt: skip
 
+        self.kv_chats = Counter(
+            "memrelay_kv_chats", "Answers of local models by where the beginning of their prompt came from: slot, ram, disk, cold",
+            ["source"], registry=self.registry,
+        )  # fmt: skip
+        self.kv_tokens = Counter(
+            "memrelay_kv_restored_tokens",
+            "Tokens of prompts that a local model had computed before",
+            registry=self.registry,
+        )
         self.triggers = triggers_counter(self.registry)
+
+    def began(self, proven: Mapping[str, str]) -> None:
+        """Count with what a local model began; `proven`: its headers, see upstreams.port."""
+        kv, source = proven.get("x-memory-kv", ""), proven.get("x-memory-kv-source", "slot")
+        if not kv:
+            return
+        restored = kv.removeprefix("restored:")
+        self.kv_chats.labels("cold" if kv == "cold" else source).inc()
+        self.kv_tokens.inc(int(restored) if restored.isdecimal() else 0)
 
     def triggered(self, event: str, outcome: str) -> None:
         """Count a put that followed from an event."""
@@ -110,6 +129,10 @@ class ExecutorMetrics:
             "memrelay_extraction_tokens", "What the extraction model was sent (prompt) and sent back (completion)", ["kind"],
             registry=self.registry,
         )  # fmt: skip
+        self.states = Counter(
+            "memrelay_kv_activations", "Beginnings of sessions that were to be read ahead, by what became of it", ["state"],
+            registry=self.registry,
+        )  # fmt: skip
         self.triggers = triggers_counter(self.registry)
         for kind in _KINDS:
             self.tokens.labels(kind)
@@ -118,6 +141,9 @@ class ExecutorMetrics:
         """Count a run of a task."""
         self.runs.labels(task, outcome).inc()
         self.seconds.labels(task).observe(seconds)
+        if task == "activate":
+            for state in STATES:
+                self.states.labels(state).inc(result.get(state, 0))
         if task == "learn":
             for kind in _KINDS:
                 self.tokens.labels(kind).inc(result.get(f"{kind}_tokens", 0))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from msgspec.structs import asdict
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -20,6 +21,7 @@ from memory.retrieve import Retriever
 from memory.types import Memory, Status
 from memory.words import tokens
 from proxy import worth
+from proxy.activating import Activation, Keeping
 from proxy.auth import Auth, enter
 from proxy.blocks import Begun, Blocks
 from proxy.config import MemorySettings, Sessions
@@ -47,6 +49,7 @@ class TiersApi:
         kept: Kept,
         blocks: Blocks,
         foresight: Foresight,
+        states: Activation,
         settings: MemorySettings,
         reading: Sessions,
         clock: Callable[[], float] = time.time,
@@ -60,6 +63,7 @@ class TiersApi:
         self._kept = kept
         self._blocks = blocks
         self._foresight = foresight
+        self._states = states
         self._settings = settings
         self._reading = reading
         self._clock = clock
@@ -77,11 +81,13 @@ class TiersApi:
             return _json({"object": "list", "cube": None, "tiers": [], "data": [], "has_more": False, "next": None})
         found = await self._page(now, wanted, after, limit + 1)
         shown = found[:limit]
+        kept = await self._states.kept_of(cube)
         return _json(
             {
                 "object": "list",
                 "cube": self._cube(now),
-                "tiers": await self._tiers(now),
+                "tiers": await self._tiers(now, kept),
+                "states": [self._keeper(one) for one in kept],
                 "data": await self._told(now, shown),
                 "has_more": len(found) > limit,
                 "next": _cursor_of(shown[-1]) if len(found) > limit else None,
@@ -124,7 +130,13 @@ class TiersApi:
             "why": why,
         }
 
-    async def _tiers(self, now: Whereabouts) -> list[dict[str, Any]]:
+    @staticmethod
+    def _keeper(kept: Keeping) -> dict[str, Any]:
+        """What models have computed of the cube, at one upstream."""
+        room = asdict(kept.room) if kept.room is not None else None
+        return {"upstream": kept.upstream, "room": room, "data": [asdict(state) for state in kept.states]}
+
+    async def _tiers(self, now: Whereabouts, kept: Sequence[Keeping]) -> list[dict[str, Any]]:
         indexed, archived = await self._census.indexed(now.info.id), await self._census.archived(now.info.id)
         if now.asleep:
             indexed, archived = Count(), Count(indexed.items + archived.items, indexed.bytes + archived.bytes)
@@ -140,6 +152,8 @@ class TiersApi:
                 "tokens": tokens(stable),
                 "budget_tokens": self._settings.stable_tokens,
                 "session": now.begun.session or None,
+                "states": sum(len(one.states) for one in kept),
+                "state_bytes": sum(state.bytes for one in kept for state in one.states),
             },
             {
                 **_counted(Tier.RAM, ram),

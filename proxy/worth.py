@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Protocol
 
 from memory.index import INDEXED
 from memory.pieces import pieces
 from memory.types import Kind, Memory, Status
-from scheduler.policy import Item, Tier, value
+from scheduler.policy import Item, Tier
 
 STANDING = (Kind.IDENTITY, Kind.PREFERENCE, Kind.SKILL)  # they hold whatever is talked about
 _VECTOR = 384 * 4
 _PER_WORD = 96  # bytes of the vector of a word piece
 _ROW = 700
 _MANY = 1e12  # seconds; a client that writes milliseconds gave no date
-_AHEAD = 1.0
 PIECE = 6000  # bytes of a piece of a cube of which nothing is in memory
 
 
@@ -42,28 +40,6 @@ def item(memory: Memory, *, tokens: int = 0, expected: float | None = None) -> I
         pinned=memory.pinned,
         archived=memory.status is Status.ARCHIVED,
     )
-
-
-class Saved(Protocol):
-    """A saved KV state, as far as its worth goes; see memory.activation. Times are seconds since the epoch."""
-
-    @property
-    def key(self) -> str: ...
-    @property
-    def sort(self) -> str: ...
-    @property
-    def uses(self) -> int: ...
-    @property
-    def used_at(self) -> float: ...
-    @property
-    def created(self) -> float: ...
-
-
-def saved_state(state: Saved, now: float) -> float:
-    """What a saved state is worth, from 0 to 1: the least leaves first. A larger one costs as much more to compute again as it
-    takes, so its size neither helps nor hurts it; one that was computed ahead begins with credit for its first use."""
-    prior = _AHEAD if state.sort == "prefix" else 0.5
-    return value(Item(state.key, {}, state.created, state.uses, state.used_at, prior=prior), now).total
 
 
 def items(memories: Mapping[Memory, int], expected: Mapping[str, float]) -> list[Item]:

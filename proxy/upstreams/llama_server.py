@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from memory.sql import DatabaseError
-from proxy import worth
+from proxy import saved
 from proxy.errors import ApiError, UpstreamUnreachable
 from proxy.upstreams.kv_reply import look
 from proxy.upstreams.port import KV_HEADERS, Call, Reply, UpstreamBroken
@@ -279,7 +279,7 @@ class LlamaServer:
             now = self._clock()
             files = await self._files.every()
             total, leaving = sum(file.bytes for file in files), []
-            for file in sorted(files, key=lambda file: worth.saved_state(_as_state(file), now)):
+            for file in sorted(files, key=lambda file: saved.worth(_as_state(file), now)):
                 if total <= self._budget:
                     break
                 total -= file.bytes
@@ -384,7 +384,7 @@ def _told(file: SlotFile) -> SavedState:
     return SavedState(file.key, file.sort, *here, session, file.uses, file.used_at, file.created)
 
 
-def _as_state(file: SlotFile) -> worth.Saved:
+def _as_state(file: SlotFile) -> saved.Saved:
     return file
 
 
