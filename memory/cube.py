@@ -42,6 +42,16 @@ class Cube:
     linked_rev: int = 0
 
 
+_GET = sa.select(sql.cubes).where(sql.cubes.c.id == sa.bindparam("id"))
+
+_NEXT_REV = (
+    sa.update(sql.cubes)
+    .where(sql.cubes.c.id == sa.bindparam("cube"))
+    .values(rev=sql.cubes.c.rev + 1)
+    .returning(sql.cubes.c.rev)
+)
+
+
 class Cubes:
     """The table of cubes."""
 
@@ -50,9 +60,8 @@ class Cubes:
 
     async def get(self, cube: str) -> Cube | None:
         """The cube, or None."""
-        async with self._database.read() as connection:
-            row = (await connection.execute(sa.select(sql.cubes).where(sql.cubes.c.id == cube))).first()
-        return Cube(**row._mapping) if row else None
+        rows = await self._database.rows(_GET, id=cube)
+        return Cube(**rows[0]._mapping) if rows else None
 
     async def every(self, owner: str | None = None) -> list[Cube]:
         """All cubes that are not erased, or one owner's."""
@@ -197,8 +206,7 @@ async def _insert(connection: AsyncConnection, info: Cube) -> None:
 
 async def next_rev(connection: AsyncConnection, cube: str) -> int:
     """Take the cube's next revision. Holds the row until the commit, so revisions become visible in their order."""
-    statement = sa.update(sql.cubes).where(sql.cubes.c.id == cube).values(rev=sql.cubes.c.rev + 1)
-    row = (await connection.execute(statement.returning(sql.cubes.c.rev))).first()
+    row = (await connection.execute(_NEXT_REV, {"cube": cube})).first()
     if row is None:
         raise LookupError("no such cube")
     return int(row[0])

@@ -7,7 +7,7 @@ next of either in every process. Knows principals as ids only, and nothing of ke
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -60,6 +60,15 @@ class Standing:
         return self.level is not Level.READ
 
 
+_CUBE: sa.BindParameter[str] = sa.bindparam("cube")
+_MINE = sql.grants.c.principal == sa.bindparam("principal")
+_STANDING = (
+    sa.select(sql.cubes.c.owner, sql.cubes.c.status, sql.grants.c.level)
+    .select_from(sql.cubes.outerjoin(sql.grants, sa.and_(sql.grants.c.cube == sql.cubes.c.id, _MINE)))
+    .where(sql.cubes.c.id == _CUBE, sql.cubes.c.status != ERASED)
+)
+
+
 class Grants:
     """The table of grants."""
 
@@ -69,8 +78,7 @@ class Grants:
 
     async def standing(self, cube: str, principal: str) -> Standing | None:
         """None: there is no such cube, or it is none of his."""
-        async with self._database.read() as connection:
-            return await standing(connection, cube, principal)
+        return _standing(await self._database.rows(_STANDING, cube=cube, principal=principal), principal)
 
     async def give(self, cube: str, principal: str, level: Level) -> Grant:
         """Let the principal use the cube; what he was granted before is replaced."""
@@ -113,14 +121,14 @@ class Grants:
 
 async def standing(connection: AsyncConnection, cube: str, principal: str) -> Standing | None:
     """The same inside the caller's transaction."""
-    cubes, grants = sql.cubes, sql.grants
-    granted = sa.and_(grants.c.cube == cubes.c.id, grants.c.principal == principal)
-    query = (
-        sa.select(cubes.c.owner, cubes.c.status, grants.c.level)
-        .select_from(cubes.outerjoin(grants, granted))
-        .where(cubes.c.id == cube, cubes.c.status != ERASED)
-    )
-    row = (await connection.execute(query)).first()
-    if row is None or (row.owner != principal and row.level is None):
+    found = await connection.execute(_STANDING, {"cube": cube, "principal": principal})
+    return _standing(found.all(), principal)
+
+
+def _standing(rows: Sequence[Any], principal: str) -> Standing | None:
+    if not rows:
         return None
-    return Standing(Level.OWNER if row.owner == principal else Level(row.level), row.status)
+    owner, status, level = rows[0]
+    if owner != principal and level is None:
+        return None
+    return Standing(Level.OWNER if owner == principal else Level(level), status)

@@ -63,6 +63,22 @@ def entity_id(name: str) -> str:
     return stable_id(ENTITY, fold(name))
 
 
+# not a join: without statistics SQLite begins one with the whole cube
+_CUBE: sa.BindParameter[str] = sa.bindparam("cube")
+_LEARNED = sa.select(sql.lineage.c.memory).where(
+    sql.lineage.c.cube == _CUBE, sql.lineage.c.turn.in_(sa.bindparam("turns", expanding=True))
+)
+_OVER = (
+    sa.select(sql.memories)
+    .where(
+        sql.memories.c.cube == _CUBE,
+        sql.memories.c.id.in_(_LEARNED),
+        sql.memories.c.status == Status.SUPERSEDED.value,
+    )
+    .order_by(sql.memories.c.message_time, sql.memories.c.id)
+)
+
+
 class Graph:
     """The tables `nodes` and `edges`."""
 
@@ -83,13 +99,8 @@ class Graph:
         turns = {source.turn for episode in episodes for source in episode.sources if source.turn}
         if not turns:
             return {}
-        lineage, table = sql.lineage, sql.memories
-        # not a join: without statistics SQLite begins one with the whole cube
-        learned = sa.select(lineage.c.memory).where(lineage.c.cube == cube, lineage.c.turn.in_(list(turns)))
-        where = (table.c.cube == cube, table.c.id.in_(learned), table.c.status == Status.SUPERSEDED.value)
-        async with self._database.read() as connection:
-            old = await select(connection, *where)
-            now = await _successors(connection, cube, {memory.id for memory in old}) if old else {}
+        old = [from_row(row) for row in await self._database.rows(_OVER, cube=cube, turns=list(turns))]
+        now = await self.successors(cube, {memory.id for memory in old}) if old else {}
         found: dict[str, list[Replaced]] = {}
         for episode in episodes:
             said = {source.turn for source in episode.sources}

@@ -52,6 +52,28 @@ def digest(text: str, answer: str = "") -> str:
     return hashlib.sha256(plain.encode("utf-8", "replace")).hexdigest()[:32]
 
 
+_M = sql.memories
+_EVERY = sa.select(_M).where(_M.c.cube == sa.bindparam("cube")).order_by(_M.c.message_time, _M.c.id)
+_BY_IDS = _EVERY.where(_M.c.id.in_(sa.bindparam("ids", expanding=True)), _M.c.status != Status.DELETED.value)
+_SINCE = _EVERY.where(_M.c.rev > sa.bindparam("rev"))
+_STANDING = _EVERY.where(
+    _M.c.status == Status.ACTIVE.value,
+    sa.or_(_M.c.kind.in_(sa.bindparam("kinds", expanding=True)), _M.c.pinned == 1),
+    _M.c.rev > sa.bindparam("rev"),
+)
+_THERE = (
+    sa.select(sa.func.count())
+    .select_from(_M)
+    .where(
+        _M.c.cube == sa.bindparam("cube"),
+        _M.c.id.in_(sa.bindparam("ids", expanding=True)),
+        _M.c.status != Status.DELETED.value,
+    )
+)
+_HERE = sa.select(_M).where(_M.c.cube == sa.bindparam("cube"), _M.c.id == sa.bindparam("id"))
+_INSERT, _INSERT_LINEAGE = sa.insert(_M), sa.insert(sql.lineage)
+
+
 def from_row(row: sa.Row[Any]) -> Memory:
     """A row of `memories` as a value."""
     return from_row_values(row._mapping)
@@ -106,6 +128,19 @@ def to_row(memory: Memory, *, slot: str, rev: int) -> dict[str, Any]:
     return row
 
 
+async def add(connection: AsyncConnection, memory: Memory) -> Memory:
+    """Insert a memory that was not there, with its lineage."""
+    rev = await next_rev(connection, memory.cube)
+    await connection.execute(_INSERT, to_row(memory, slot="", rev=rev))
+    await _trace(connection, memory)
+    return memory.evolve(rev=rev)
+
+
+async def _trace(connection: AsyncConnection, memory: Memory) -> None:
+    for turn in {source.turn for source in memory.sources if source.turn}:
+        await connection.execute(_INSERT_LINEAGE, {"cube": memory.cube, "turn": turn, "memory": memory.id})
+
+
 async def save(
     connection: AsyncConnection, memory: Memory, *, action: str, at: float, slot: str | None = None
 ) -> Memory:
@@ -113,17 +148,16 @@ async def save(
     rev = await next_rev(connection, memory.cube)
     table = sql.memories
     here = sa.and_(table.c.cube == memory.cube, table.c.id == memory.id)
-    old = (await connection.execute(sa.select(table).where(here))).first()
+    old = (await connection.execute(_HERE, {"cube": memory.cube, "id": memory.id})).first()
     row = to_row(memory, slot=slot if slot is not None else (old._mapping["slot"] if old else ""), rev=rev)
     if old is None:
-        await connection.execute(sa.insert(table).values(**row))
+        await connection.execute(_INSERT, row)
     else:
         await _remember_before(connection, old, action, at)
         await connection.execute(sa.update(table).where(here).values(**row))
     lineage = sql.lineage
     await connection.execute(sa.delete(lineage).where(lineage.c.cube == memory.cube, lineage.c.memory == memory.id))
-    for turn in {source.turn for source in memory.sources if source.turn}:
-        await connection.execute(sa.insert(lineage).values(cube=memory.cube, turn=turn, memory=memory.id))
+    await _trace(connection, memory)
     return memory.evolve(rev=rev)
 
 
@@ -272,9 +306,10 @@ async def forget(connection: AsyncConnection, cube: str, ids: Sequence[str], at:
 
 async def all_there(connection: AsyncConnection, cube: str, ids: Iterable[str]) -> bool:
     """Whether none of these memories was erased."""
-    wanted, table = set(ids), sql.memories
-    here = (table.c.cube == cube, table.c.id.in_(wanted), table.c.status != Status.DELETED.value)
-    found = await connection.execute(sa.select(sa.func.count()).select_from(table).where(*here))
+    wanted = list(dict.fromkeys(ids))
+    if not wanted:
+        return True
+    found = await connection.execute(_THERE, {"cube": cube, "ids": wanted})
     return int(found.scalar_one()) == len(wanted)
 
 
@@ -317,16 +352,14 @@ class Memories:
         wanted = list(ids)
         if not wanted:
             return {}
-        table = sql.memories
-        async with self._database.read() as connection:
-            rows = await select(
-                connection, table.c.cube == cube, table.c.id.in_(wanted), table.c.status != Status.DELETED.value
-            )
-        return {memory.id: memory for memory in rows}
+        rows = await self._database.rows(_BY_IDS, cube=cube, ids=wanted)
+        return {memory.id: memory for memory in map(from_row, rows)}
 
     async def since(self, cube: str, rev: int) -> list[Memory]:
         """Everything that changed after `rev`, erased ones (without content) too."""
-        async with self._database.read(long=rev == 0) as connection:
+        if rev > 0:
+            return [from_row(row) for row in await self._database.rows(_SINCE, cube=cube, rev=rev)]
+        async with self._database.read(long=True) as connection:
             return await select(connection, sql.memories.c.cube == cube, sql.memories.c.rev > rev)
 
     async def page(
@@ -368,12 +401,11 @@ class Memories:
             found = [memory for memory in found if fold(entity) in map(fold, memory.entities)]
         return found[:limit]
 
-    async def standing(self, cube: str, kinds: Sequence[Kind]) -> list[Memory]:
-        """Active memories of these kinds and all pinned ones, in the order in which they were said."""
-        table = sql.memories
-        wanted = sa.or_(table.c.kind.in_([kind.value for kind in kinds]), table.c.pinned == 1)
-        async with self._database.read() as connection:
-            return await select(connection, table.c.cube == cube, table.c.status == Status.ACTIVE.value, wanted)
+    async def standing(self, cube: str, kinds: Sequence[Kind], *, since: int = -1) -> list[Memory]:
+        """Active memories of these kinds and all pinned ones that changed after revision `since`, in the order in which they were
+        said."""
+        names = [kind.value for kind in kinds]
+        return [from_row(row) for row in await self._database.rows(_STANDING, cube=cube, kinds=names, rev=since)]
 
     async def change(
         self, cube: str, memory: str, changes: dict[str, Any] | Callable[[Memory], dict[str, Any]]

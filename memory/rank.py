@@ -92,7 +92,8 @@ def rank(
     order = np.argsort(-total, kind="stable")
     if not every:
         order = order[_fits(view, question, found, total, weights, usual)[order]]
-    return [Ranked(int(found.numbers[i]), float(total[i]), shares[i]) for i in order]
+    best = zip(found.numbers[order].tolist(), total[order].tolist(), shares[order], strict=True)
+    return [Ranked(number, score, share) for number, score, share in best]
 
 
 def usual_cosine(embedder: Embedder) -> float:

@@ -56,6 +56,7 @@ class Question:
     entity: str | None = None
     as_of: float | None = None
     every: bool = False
+    reasons: bool = True  # tell with each hit why it was found
 
     @property
     def only(self) -> Filter:
@@ -243,7 +244,8 @@ class Retriever:
                 said, words = digest(passage), " ".join(sorted(set(terms(passage)))) or digest(passage)
                 if passage and not {said, words} & texts:
                     texts |= {said, words}
-                    hits.append(Hit(memory, entry.score, side, entry.why, passage))
+                    why = entry.why if question.reasons else None
+                    hits.append(Hit(memory, entry.score, side, why, passage))
                 if len(hits) >= question.limit:
                     return tuple(hits)
             tried |= best.keys()

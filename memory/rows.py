@@ -22,6 +22,11 @@ MOST = 400  # memories of one cube
 BYTES = 2000  # of a memory besides its text, about
 
 
+_C, _M = sql.cubes, sql.memories
+_CUBE = sa.select(_C.c.rev, _C.c.generation, _C.c.status).where(_C.c.id == sa.bindparam("cube"))
+_SINCE = sa.select(_M.c.id).where(_M.c.cube == sa.bindparam("cube"), _M.c.rev > sa.bindparam("rev"))
+
+
 @dataclass(slots=True)
 class _Kept:
     """`ahead`: those that were read before they were asked for, and not used yet."""
@@ -62,7 +67,7 @@ class Rows:
 
     async def by_ids(self, cube: str, ids: Collection[str]) -> dict[str, Memory]:
         """Those of the memories that exist and are not erased, as they are now. Raises DatabaseError."""
-        kept = await self._current(cube)
+        kept = await self._current(cube, make=self._budget > 0)
         if kept is None:
             return await self._memories.by_ids(cube, ids)
         found = {memory: kept.memories[memory] for memory in ids if memory in kept.memories}
@@ -110,13 +115,13 @@ class Rows:
         kept = self._cubes.get(cube)
         if kept is None and not make:
             return None
-        table, cubes = sql.memories, sql.cubes
-        async with self._database.read() as connection:  # one snapshot for both questions
-            query = sa.select(cubes.c.rev, cubes.c.generation, cubes.c.status).where(cubes.c.id == cube)
-            row = (await connection.execute(query)).first()
-            since = sa.select(table.c.id).where(table.c.cube == cube, table.c.rev > (kept.rev if kept else 0))
-            whole = kept is None or row is None or row.rev == kept.rev or row.generation != kept.generation
-            changed = [] if whole else [r.id for r in (await connection.execute(since)).all()]
+        found = await self._database.rows(_CUBE, cube=cube)
+        row = found[0] if found else None
+        whole = kept is None or row is None or row.rev == kept.rev or row.generation != kept.generation
+        # what changed after the first of the two questions is among these, or is noticed the next time
+        changed = (
+            [] if whole or not kept else [r.id for r in await self._database.rows(_SINCE, cube=cube, rev=kept.rev)]
+        )
         if row is None or row.status == "erased":
             self.let_go(cube)
             return None

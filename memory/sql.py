@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -279,6 +279,13 @@ class Database:
         except sa.exc.SQLAlchemyError as error:
             raise DatabaseError(fault(error)) from error
 
+    async def rows(self, statement: sa.Executable, **parameters: Any) -> Sequence[sa.Row[Any]]:
+        """What one statement reads; the quickest way, when it was made once and is given its `parameters` here."""
+        try:
+            return await self._engines.rows(statement, parameters)
+        except sa.exc.SQLAlchemyError as error:
+            raise DatabaseError(fault(error)) from error
+
     async def write(self, work: Work[T], *, long: bool = False) -> T:
         """Run `work` in the next commit. When the caller is cancelled, the write still happens. `long`: many rows are written,
         so on SQLite off the event loop."""
@@ -366,6 +373,10 @@ class _Server:
     async def read(self, *, long: bool) -> AsyncIterator[AsyncConnection]:
         async with self._reader.connect() as connection:
             yield connection
+
+    async def rows(self, statement: sa.Executable, parameters: Mapping[str, Any]) -> Sequence[sa.Row[Any]]:
+        async with self._reader.connect() as connection:
+            return (await connection.execute(statement, dict(parameters))).all()
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Callable[[bool], AsyncConnection]]:

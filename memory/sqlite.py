@@ -6,11 +6,13 @@ processes, a commit for the disk, and reads and writes marked `long` for many ro
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar, cast
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -53,6 +55,7 @@ class Sqlite:
     def __init__(self, url: str, *, busy_timeout_s: float, readers: int) -> None:
         self._reader = _engine(url, busy_timeout_s, begin="BEGIN", size=readers)
         self._writer = _engine(url, busy_timeout_s, begin="BEGIN IMMEDIATE", size=1)
+        self._single: sa.Connection | None = None
         self._reading = ThreadPoolExecutor(readers, thread_name_prefix="sqlite-read")
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="sqlite-write")
 
@@ -61,6 +64,17 @@ class Sqlite:
         """A connection with a snapshot of its own."""
         with self._reader.connect() as connection:
             yield _as_async(connection, self._reading if long else None)
+
+    async def rows(self, statement: sa.Executable, parameters: Mapping[str, Any]) -> Sequence[sa.Row[Any]]:
+        """What one statement reads. Its connection is kept, and sees at each statement what is committed then."""
+        if self._single is None:
+            self._single = self._reader.connect().execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            return self._single.execute(statement, dict(parameters)).all()
+        except sa.exc.SQLAlchemyError:
+            single, self._single = self._single, None
+            single.close()
+            raise
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Callable[[bool], AsyncConnection]]:
@@ -79,6 +93,9 @@ class Sqlite:
 
     async def close(self) -> None:
         """Close every connection."""
+        if self._single is not None:
+            self._single.close()
+            self._single = None
         for engine in (self._writer, self._reader):
             await self._in_thread(engine.dispose)
 
@@ -118,9 +135,18 @@ def _commit(connection: sa.Connection) -> None:
         connection.close()
 
 
+def _json(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:  # NaN and the like, which the standard library has written
+        return json.loads(text)
+
+
 def _engine(url: str, busy_timeout_s: float, *, begin: str, size: int) -> sa.Engine:
     # no upper bound: who waits for a connection in the event loop's thread would wait for itself
-    engine = sa.create_engine(url.replace("+aiosqlite", ""), pool_size=size, max_overflow=-1, hide_parameters=True)
+    engine = sa.create_engine(
+        url.replace("+aiosqlite", ""), json_deserializer=_json, pool_size=size, max_overflow=-1, hide_parameters=True
+    )
     pragmas = {
         "journal_mode": "WAL",
         "synchronous": "FULL",

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from memory import sql
 from memory.cube import ensure, next_rev
-from memory.memories import archive, save, select
+from memory.memories import add, archive, save, select
 from memory.progress import unsay
 from memory.sql import Database
 from memory.types import Kind, Memory, Source, Status, Trust, Turn, stable_id
@@ -36,6 +36,37 @@ class Place:
     named: bool = False
 
 
+def _session_at() -> sa.Select[Any]:
+    table, later = sql.turns, sql.turns.alias()
+    cube: sa.BindParameter[str] = sa.bindparam("cube")
+    position: sa.BindParameter[str] = sa.bindparam("position")
+    went_on = sa.exists().where(
+        later.c.cube == cube,
+        later.c.session == table.c.session,
+        later.c.position == position,
+        later.c.replaced == 0,
+    )
+    return (
+        sa.select(table.c.session)
+        .where(table.c.cube == cube, table.c.tail == position)
+        .order_by(went_on, table.c.answered_at.desc())
+        .limit(1)
+    )
+
+
+_SESSION_AT = _session_at()
+_T = sql.turns
+_INSERT = sa.insert(_T)
+_AT_KEY = sa.select(_T).where(_T.c.cube == sa.bindparam("cube"), _T.c.key == sa.bindparam("key"))
+_SAME_PLACE = sa.select(_T.c.id, _T.c.user_text).where(
+    _T.c.cube == sa.bindparam("cube"),
+    _T.c.session == sa.bindparam("session"),
+    _T.c.position == sa.bindparam("position"),
+    _T.c.id != sa.bindparam("not_id"),
+    _T.c.replaced == 0,
+)
+
+
 class TurnLog:
     """The table of turns."""
 
@@ -48,15 +79,15 @@ class TurnLog:
 
         async def work(connection: AsyncConnection) -> Memory:
             await ensure(connection, turn.cube, owner, "", turn.said_at, make=make)
-            kept = await _settle(connection, turn, place)
+            known = await _known(connection, turn, place)
+            kept = known or replace(turn, id=str(uuid.uuid4()))
             await _replace_edited(connection, kept, place)
             values = _row(kept) | {"position": place.position, "tail": place.tail, "extracted": 0, "replaced": 0}
-            here = sa.and_(sql.turns.c.cube == kept.cube, sql.turns.c.id == kept.id)
-            known = (await connection.execute(sa.select(sql.turns.c.id).where(here))).first()
             if known is None:
-                await connection.execute(sa.insert(sql.turns).values(**values))
-            else:
-                await connection.execute(sa.update(sql.turns).where(here).values(**values))
+                await connection.execute(_INSERT, values)
+                return await add(connection, episode(kept))
+            here = (sql.turns.c.cube == kept.cube, sql.turns.c.id == kept.id)
+            await connection.execute(sa.update(sql.turns).where(*here).values(**values))
             return await save(
                 connection, await _as_kept(connection, episode(kept)), action="update", at=kept.answered_at
             )
@@ -66,22 +97,8 @@ class TurnLog:
     async def session_at(self, cube: str, position: str) -> str | None:
         """The session whose last known words hash to `position`: the one that a resent history continues. Of several that
         began alike, one that has not gone on from there yet, else the latest."""
-        table, later = sql.turns, sql.turns.alias()
-        went_on = sa.exists().where(
-            later.c.cube == cube,
-            later.c.session == table.c.session,
-            later.c.position == position,
-            later.c.replaced == 0,
-        )
-        query = (
-            sa.select(table.c.session)
-            .where(table.c.cube == cube, table.c.tail == position)
-            .order_by(went_on, table.c.answered_at.desc())
-            .limit(1)
-        )
-        async with self._database.read() as connection:
-            row = (await connection.execute(query)).first()
-        return str(row[0]) if row else None
+        rows = await self._database.rows(_SESSION_AT, cube=cube, position=position)
+        return str(rows[0][0]) if rows else None
 
     async def waiting(self) -> list[str]:
         """Cubes that have turns from which nothing was extracted yet."""
@@ -177,19 +194,19 @@ def episode(turn: Turn) -> Memory:
     )
 
 
-async def _settle(connection: AsyncConnection, turn: Turn, place: Place) -> Turn:
-    """The turn with the id (and session) of the row it replaces, or with new ones."""
+async def _known(connection: AsyncConnection, turn: Turn, place: Place) -> Turn | None:
+    """The turn with the id (and session) of the row it replaces; None for a new one."""
     table = sql.turns
-    here = sa.and_(table.c.cube == turn.cube, table.c.key == turn.key)
-    old = (await connection.execute(sa.select(table).where(here))).first()
-    if old is not None:
-        known = _turn(old._mapping)
-        if await _is_the_same(connection, turn, known, place):
-            return replace(turn, id=known.id, session=turn.session if place.named else known.session)
-        # the same words said again, or another conversation that begins alike: the old turn gives the key up
-        aside = f"{turn.key}@{known.id}"
-        await connection.execute(sa.update(table).where(here).values(key=aside))
-    return replace(turn, id=str(uuid.uuid4()))
+    old = (await connection.execute(_AT_KEY, {"cube": turn.cube, "key": turn.key})).first()
+    if old is None:
+        return None
+    known = _turn(old._mapping)
+    if await _is_the_same(connection, turn, known, place):
+        return replace(turn, id=known.id, session=turn.session if place.named else known.session)
+    # the same words said again, or another conversation that begins alike: the old turn gives the key up
+    here, aside = (table.c.cube == turn.cube, table.c.key == turn.key), f"{turn.key}@{known.id}"
+    await connection.execute(sa.update(table).where(*here).values(key=aside))
+    return None
 
 
 async def _is_the_same(connection: AsyncConnection, turn: Turn, known: Turn, place: Place) -> bool:
@@ -217,14 +234,8 @@ async def _replace_edited(connection: AsyncConnection, turn: Turn, place: Place)
     if not place.position:
         return
     table = sql.turns
-    same_place = (
-        table.c.cube == turn.cube,
-        table.c.session == turn.session,
-        table.c.position == place.position,
-        table.c.id != turn.id,
-        table.c.replaced == 0,
-    )
-    for row in (await connection.execute(sa.select(table.c.id, table.c.user_text).where(*same_place))).all():
+    here = {"cube": turn.cube, "session": turn.session, "position": place.position, "not_id": turn.id}
+    for row in (await connection.execute(_SAME_PLACE, here)).all():
         if not place.named and not _alike(row[1], turn.user_text):
             continue  # rather another conversation that began with the same words
         await connection.execute(

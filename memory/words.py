@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 # LanceDB's built-in English list also holds "dog" and "cat" (seen in 0.40); ours holds function words only
 STOP_WORDS = frozenset(
@@ -22,14 +23,16 @@ _WIDE = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _TERM = re.compile(rf"[{_WIDE}]+|[^\W_{_WIDE}]+(?:['’][^\W_{_WIDE}]+)?")
 _CJK = re.compile(rf"[{_WIDE}]")
 _CLIPPED = frozenset(("", "s", "ll", "re", "ve", "d", "m"))  # what stands after an apostrophe and is no word
-_SPACE = re.compile(r"\s+")
 
 
 def terms(text: str) -> list[str]:
     """The matching terms of a text, in order, repeated as they occur."""
     out: list[str] = []
-    for match in _TERM.finditer(fold(text)):
-        word = match.group()
+    for word in _TERM.findall(fold(text)):
+        if word.isascii() and "'" not in word:  # nearly all
+            if word not in STOP_WORDS:
+                out.append(stem(word))
+            continue
         if _CJK.match(word):
             out += [word] if len(word) == 1 else [word[i : i + 2] for i in range(len(word) - 1)]
             continue
@@ -43,6 +46,8 @@ def terms(text: str) -> list[str]:
 
 def fold(text: str) -> str:
     """Lower case without accents, full-width letters made narrow."""
+    if text.isascii():
+        return text.lower()
     text = unicodedata.normalize("NFKC", text).lower()
     if text.isascii():
         return text
@@ -50,6 +55,7 @@ def fold(text: str) -> str:
     return unicodedata.normalize("NFC", bare)  # Korean syllables whole again
 
 
+@lru_cache(1 << 15)
 def stem(word: str) -> str:
     """A light English stem: plural, -ing, -ed, -ly. Made for matching, not for reading."""
     if len(word) < 4 or not word.isascii():
@@ -67,7 +73,7 @@ def stem(word: str) -> str:
 
 def squeeze(text: str) -> str:
     """White space folded, ends trimmed."""
-    return _SPACE.sub(" ", text).strip()
+    return " ".join(text.split())
 
 
 def whole(text: str) -> str:
@@ -78,5 +84,7 @@ def whole(text: str) -> str:
 
 def tokens(text: str) -> int:
     """About how many model tokens a text costs: a CJK character counts one, other text a token per four bytes."""
+    if text.isascii():
+        return (len(text) + 3) // 4
     wide = len(_CJK.findall(text))
     return wide + (len(text.encode("utf-8", "replace")) - 3 * wide + 3) // 4

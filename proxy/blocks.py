@@ -65,6 +65,20 @@ class Link:
     seen: tuple[str, ...] = ()
 
 
+_CUBE: sa.BindParameter[str] = sa.bindparam("cube")
+_AT = sa.select(db.blocks).where(
+    db.blocks.c.cube == _CUBE, db.blocks.c.anchor.in_(sa.bindparam("anchors", expanding=True))
+)
+_BEGUN = sa.select(db.sessions).where(db.sessions.c.cube == _CUBE, db.sessions.c.session == sa.bindparam("session"))
+
+_TABLES = (db.blocks, db.sessions, db.links)
+_INSERT = {table: sa.insert(table) for table in _TABLES}
+_DELETE = {
+    table: sa.delete(table).where(*(column == sa.bindparam(f"this_{column.name}") for column in table.primary_key))
+    for table in _TABLES
+}
+
+
 class Blocks:
     """The tables `blocks`, `sessions` and `links`."""
 
@@ -79,23 +93,18 @@ class Blocks:
         """The blocks that stood at these places."""
         found = {anchor: self._recent[cube, anchor] for anchor in anchors if (cube, anchor) in self._recent}
         missing = [anchor for anchor in anchors if anchor not in found]
-        table = db.blocks
         if missing:
-            query = sa.select(table).where(table.c.cube == cube, table.c.anchor.in_(missing))
-            async with self._database.read() as connection:
-                for row in (await connection.execute(query)).all():
-                    found[row.anchor] = Recalled(row.anchor, row.session, row.at, row.recall, tuple(row.memories))
+            for row in await self._database.rows(_AT, cube=cube, anchors=missing):
+                found[row.anchor] = Recalled(row.anchor, row.session, row.at, row.recall, tuple(row.memories))
         return found
 
     async def begun(self, cube: str, session: str) -> Begun | None:
         """What the session began with; None for a new one."""
         if (cube, session) in self._begun:
             return self._begun[cube, session]
-        table = db.sessions
-        query = sa.select(table).where(table.c.cube == cube, table.c.session == session)
-        async with self._database.read() as connection:
-            row = (await connection.execute(query)).first()
-        return Begun(session, row.stable, tuple(row.memories), row.rev) if row else None
+        for row in await self._database.rows(_BEGUN, cube=cube, session=session):
+            return Begun(session, row.stable, tuple(row.memories), row.rev)
+        return None
 
     async def newest(self, cube: str) -> tuple[Begun, float] | None:
         """See newest."""
@@ -142,8 +151,8 @@ class Blocks:
                 return  # forgotten, or replaced, before it was written
             if not await all_there(connection, key["cube"], values.get("memories", ())):
                 return  # another process has erased what it shows
-            await connection.execute(sa.delete(table).where(*(table.c[name] == part for name, part in key.items())))
-            await connection.execute(sa.insert(table).values(**key, **values))
+            await connection.execute(_DELETE[table], {f"this_{name}": part for name, part in key.items()})
+            await connection.execute(_INSERT[table], {**key, **values})
 
         try:
             await self._database.write(work)

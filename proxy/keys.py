@@ -80,6 +80,9 @@ def digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
+_FIND = sa.select(db.keys).where(db.keys.c.digest == sa.bindparam("digest"))
+
+
 class Keys:
     """The table of keys and their principals."""
 
@@ -136,9 +139,8 @@ class Keys:
 
     async def find(self, digest_of_key: str) -> Key | None:
         """The key with this digest, whatever its state."""
-        async with self._database.read() as connection:
-            row = (await connection.execute(sa.select(db.keys).where(db.keys.c.digest == digest_of_key))).first()
-        return _key(row) if row else None
+        rows = await self._database.rows(_FIND, digest=digest_of_key)
+        return _key(rows[0]) if rows else None
 
     async def rotate(self, key_id: str, *, grace_s: float = 0.0) -> NewKey:
         """A new key in place of the old one, which stops working after `grace_s`. Raises LookupError."""

@@ -38,13 +38,14 @@ class Recall:
         if cube is None:
             return inject.EMPTY, None
         text = scene.conversation.text[-_LONGEST_QUESTION:]
-        question = Question(text=text, now=exchange.received_at, seen=scene.conversation.seen)
+        question = Question(text=text, now=exchange.received_at, seen=scene.conversation.seen, reasons=False)
         result = await self._retriever.retrieve(scene.cube, question, info=cube)
         exchange.notes["found"] = result
+        itself = digest(redact(scene.conversation.text))
         hits = [
             hit
             for hit in result.hits
-            if hit.memory.id not in begun.memories and not _is_itself(hit.memory, scene, exchange.received_at)
+            if hit.memory.id not in begun.memories and not _is_itself(hit.memory, scene, itself, exchange.received_at)
         ]
         changed = await self._changed(scene, cube, begun)
         budget = self._settings.recall_tokens
@@ -72,13 +73,11 @@ class Recall:
         """Standing memories that other sessions have learned since this one began."""
         if cube.rev == begun.rev:
             return []
-        standing = await self._memories.standing(scene.cube, inject.STANDING)
+        newer = await self._memories.standing(scene.cube, inject.STANDING, since=begun.rev)
         return [
             memory
-            for memory in standing
-            if memory.rev > begun.rev
-            and memory.id not in begun.memories
-            and all(source.session != scene.session for source in memory.sources)
+            for memory in newer
+            if memory.id not in begun.memories and all(source.session != scene.session for source in memory.sources)
         ]
 
 
@@ -90,9 +89,9 @@ def _stood(hits: Sequence[Hit], begun: Collection[str], shown: Collection[str]) 
     return tuple(memory for memory in found[: last + 1] if memory in begun)
 
 
-def _is_itself(memory: Memory, scene: Scene, now: float) -> bool:
-    """Whether a hit is the question's own earlier try (regenerate, retry)."""
-    if memory.kind is not Kind.EPISODE or digest(memory.text) != digest(redact(scene.conversation.text)):
+def _is_itself(memory: Memory, scene: Scene, itself: str, now: float) -> bool:
+    """Whether a hit is the question's own earlier try (regenerate, retry). `itself`: the question's digest."""
+    if memory.kind is not Kind.EPISODE or digest(memory.text) != itself:
         return False
     here = any(source.session == scene.session for source in memory.sources)
     return here or now - memory.message_time < SAME_TURN_S
