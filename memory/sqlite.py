@@ -145,7 +145,11 @@ def _json(text: str) -> Any:
 def _engine(url: str, busy_timeout_s: float, *, begin: str, size: int) -> sa.Engine:
     # no upper bound: who waits for a connection in the event loop's thread would wait for itself
     engine = sa.create_engine(
-        url.replace("+aiosqlite", ""), json_deserializer=_json, pool_size=size, max_overflow=-1, hide_parameters=True
+        url.replace("+aiosqlite", ""),
+        json_deserializer=_json,
+        pool_size=size,
+        max_overflow=-1,
+        hide_parameters=True,
     )
     pragmas = {
         "journal_mode": "WAL",

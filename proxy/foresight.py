@@ -32,6 +32,7 @@ FOUND = 10  # hits of a question that count as needed
 _SESSIONS = 256  # whose course is held
 _CUBES = 256  # whose history of what was shown is held
 _SHARE = 0.1  # of the time may go into predictions for the next turn
+_AT_A_STRETCH_S = 2.0  # that much of it may be saved up
 _PATIENCE_S = 2.0  # so long a prediction waits for a moment without waiting chats
 _AGAIN_S = 60.0  # a client that looks in again so soon opens nothing
 _AT_START = 8  # cubes made ready when the proxy starts
@@ -81,7 +82,8 @@ class Foresight:
         self._openings: dict[str, tuple[Foreseen, ...]] = {}
         self._loaded_s: dict[str, float] = {}  # cube → what loading it ahead took, until that was of use
         self._looked_at = 0.0  # when it was last asked for new forecasts
-        self._rests_until = 0.0  # on the monotonic clock: predictions have had their share until then
+        self._credit_s = _AT_A_STRETCH_S  # of work that predictions may do now
+        self._credited = time.monotonic()
         self._one = asyncio.Lock()
 
     def hand_over(self, read_ahead: ReadAhead) -> None:
@@ -138,7 +140,7 @@ class Foresight:
             await self._predict(cube, session, here, turn, said, now)
         finally:
             took = time.perf_counter() - began
-            self._rests_until = time.monotonic() + took * (1 / _SHARE - 1)
+            self._credit_s -= took
             self._metrics.prefetch_work.labels("turn").inc(took)
 
     async def _predict(self, cube: str, session: str, here: _Session, turn: int, said: str, now: float) -> None:
@@ -158,7 +160,10 @@ class Foresight:
     async def _quiet(self, until: float) -> bool:
         """Wait for a moment in which no chat waits for its memory and predictions have a share left. False: none."""
         while time.monotonic() < until:
-            if not self.busy() and time.monotonic() >= self._rests_until:
+            now = time.monotonic()
+            self._credit_s = min(self._credit_s + _SHARE * (now - self._credited), _AT_A_STRETCH_S)
+            self._credited = now
+            if not self.busy() and self._credit_s > 0:
                 return True
             await asyncio.sleep(0.05)
         return False

@@ -69,7 +69,8 @@ def test_the_next_turn_of_a_session_is_foreseen(live: Installation, upstream: Re
     chat(live, key, "one", "My dog Rex has hurt his paw.", "The vet gave Rex a bandage.")
     chat(live, key, "two", "I planted cherry tomatoes on the balcony.")
     chat(live, key, "three", "How is my dog's paw?")
-    wait_for(lambda: scenes(live, key)["sessions"], "the next turn to be foreseen")
+    foreseen = "/v1/memory/scenes?session=three"
+    wait_for(lambda: live.api(key, "GET", foreseen)[0] == 200, "the next turn to be foreseen")
     found = scenes(live, key, "?session=three")
     assert found["occasion"] == "turn"
     first = found["data"][0]
