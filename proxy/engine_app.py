@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -31,6 +32,7 @@ from memory.engine.generation import Delta, TokenLogprob
 from memory.engine.reply import Reply
 from memory.engine.settings import EngineSettings
 from memory.engine.slots import Owner
+from proxy.engine_embeddings import EmbeddingsApi
 from proxy.engine_states import StatesApi, begun, owner
 from proxy.errors import ApiError, BadRequest, MethodNotAllowed, NotFound, TooLarge, Unavailable
 
@@ -66,6 +68,7 @@ async def serve(settings: EngineSettings, host: str, port: int, states: States |
         timeout_graceful_shutdown=5,
     )
     server = uvicorn.Server(config)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _stay)
     engine.start()
     serving = asyncio.create_task(server.serve())
     try:
@@ -78,6 +81,10 @@ async def serve(settings: EngineSettings, host: str, port: int, states: States |
         await asyncio.to_thread(engine.close)
         if states is not None:
             await asyncio.to_thread(states.close)
+
+
+def _stay() -> None:
+    """uvicorn stops at a signal, and then raises it again: that must not end the process before the states are written."""
 
 
 def build(engine: Engine) -> Starlette:
@@ -100,6 +107,7 @@ def build(engine: Engine) -> Starlette:
             Route("/v1/chat/completions", ChatCompletions(engine), methods=["POST"]),
             Route("/v1/models", models),
             Route("/health", health),
+            *EmbeddingsApi(engine).routes(),
             *StatesApi(engine).routes(),
         ],
         exception_handlers={

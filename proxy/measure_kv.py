@@ -87,7 +87,7 @@ def _show(console: Console, body: dict[str, Any]) -> None:
         table.add_column(title, justify="right")
     for row in body["rows"]:
         times = (f"{row[f'{kind}_ms']:,.0f}" for kind in ("none", "cold", "slot", "ram", "disk"))
-        ratios = (f"{row[f'{kind}_to_none']:.2f}" for kind in ("slot", "ram", "disk"))
+        ratios = (f"{row[f'{kind}_{of}']:.2f}" for of in ("to_none", "cpu_to_none") for kind in ("slot", "ram", "disk"))
         same = "yes" if row["identical"] else "no"
         table.add_row(
             str(row["memory_tokens"]), str(row["new_tokens"]), *times, *ratios, f"{100 * row['gain']:.0f} %", same

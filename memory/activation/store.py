@@ -92,22 +92,18 @@ class States:
             return epoch
 
     def best(self, cube: str, adapter: str, epoch: str, tokens: Sequence[int], *, whole: bool = False) -> Found | None:
-        """The state that has most of these first tokens. `whole`: only those that have nothing else."""
+        """The state that has most of these first tokens; of equals one in RAM, then a small one. `whole`: only those that have
+        nothing else."""
         asked = np.asarray(tokens, np.int32)
-        best: Found | None = None
         with self._lock:
-            for state in self._cubes.get(cube, {}).values():
-                if (state.head.adapter, state.head.epoch) != (adapter, epoch):
-                    continue
-                count = shared(state.tokens, asked)
-                if whole and count < len(state.tokens):
-                    continue
-                better = best is None or (count, state.payload is not None) > (
-                    best.tokens,
-                    best.state.payload is not None,
-                )
-                best = Found(state, count) if better and count else best
-        return best
+            mine = [
+                Found(state, count)
+                for state in self._cubes.get(cube, {}).values()
+                if (state.head.adapter, state.head.epoch) == (adapter, epoch)
+                and (count := shared(state.tokens, asked))
+                and not (whole and count < len(state.tokens))
+            ]
+        return max(mine, key=_nearness, default=None)
 
     def load(self, state: State) -> Payload | None:
         """Its payload, from RAM or the file; None when it is gone, or was damaged (and is removed then)."""
@@ -311,6 +307,10 @@ class States:
         """The least worth first; the newest last, which would otherwise never be given a chance."""
         now = self._clock()
         return sorted(states, key=lambda state: (state is newest, self._worth(state.held(), now)))
+
+
+def _nearness(found: Found) -> tuple[int, bool, int]:
+    return found.tokens, found.state.payload is not None, -len(found.state.tokens)
 
 
 def shared(a: Tokens, b: Tokens) -> int:

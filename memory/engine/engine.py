@@ -21,6 +21,7 @@ from memory.engine import prefix
 from memory.engine.batching import Batcher
 from memory.engine.building import Build, Built, settle
 from memory.engine.chat import Chat
+from memory.engine.embedding import Embedder
 from memory.engine.errors import Busy, ContextTooLong, InvalidChat, NoModel, NotReady
 from memory.engine.fingerprint import fingerprint
 from memory.engine.generation import Generation
@@ -59,6 +60,7 @@ class _Loaded:
     template: ChatTemplate
     batcher: Batcher
     keeper: Keeper
+    embedder: Embedder
 
 
 class Engine:
@@ -132,6 +134,11 @@ class Engine:
         if built is None:
             raise Busy("it was not kept: what the cube had was forgotten meanwhile, or there is no room for it")
         return built
+
+    async def embed(self, texts: Sequence[str | list[int]]) -> tuple[list[Any], int]:
+        """A unit vector for each text or list of tokens, and how many tokens were read. Raises InvalidChat when the model offers
+        none."""
+        return await asyncio.to_thread(self._ready().embedder.embed, texts)
 
     async def forget(self, cube: str) -> dict[str, int]:
         """Forget all that was computed for a cube: files, RAM, slots. Who is being answered goes on. Raises OSError, ValueError."""
@@ -212,6 +219,7 @@ class Engine:
         with self._change:
             self._change.notify_all()
         loaded.keeper.close()
+        loaded.embedder.close()
         loaded.context.close()
         loaded.model.close()
 
@@ -244,7 +252,8 @@ class Engine:
         if self.states is not None:
             self.states.open(fingerprint(settings, template.source, context.compat, self.states.root))
         keeper = Keeper(context, settings, self.states, self._inbox.put)
-        return _Loaded(model, context, template, Batcher(model, context, settings, keeper), keeper)
+        batcher = Batcher(model, context, settings, keeper)
+        return _Loaded(model, context, template, batcher, keeper, Embedder(model, settings.threads))
 
 
 def _prepare(loaded: _Loaded, chat: Chat) -> tuple[list[int], Sampler]:

@@ -47,7 +47,7 @@ class Keeper:
         source = max(slots, key=lambda other: reusable(other, work, exact))
         copied = reusable(source, work, exact)
         found = self._best(work)
-        restored = min(found.tokens, len(work.prompt) - 2) if found else 0
+        restored = found.tokens if found else 0
         if found and restored >= max(kept, copied) + least:
             self._restore(slot, work, found, slots)
             return
@@ -85,7 +85,7 @@ class Keeper:
         count = len(found.state.tokens)
         if payload is not None and self._context.restore(slot.sequence, payload, count):
             slot.tokens, slot.prompted = found.state.tokens.tolist(), count
-            self._ready(slot, work, min(found.tokens, len(work.prompt) - 2), found.tokens, source)
+            self._ready(slot, work, found.tokens, found.tokens, source)
             return
         if payload is not None and self._states is not None:
             self._states.reject(found.state)
@@ -108,7 +108,8 @@ class Keeper:
         owner = work.owner
         if self._states is None or not owner.epoch:
             return None
-        return self._states.best(owner.cube, owner.adapter, owner.epoch, work.prompt)
+        whole = not self._context.can_cut
+        return self._states.best(owner.cube, owner.adapter, owner.epoch, work.prompt[:-2], whole=whole)
 
     def unsaved(self, slot: Slot) -> bool:
         """Is there something of a conversation in it that no state has?"""
@@ -150,8 +151,8 @@ class Keeper:
         owner, states = slot.owner, self._states
         if states is None:
             return
-        found = states.best(owner.cube, owner.adapter, owner.epoch, tokens)
-        kept = min(found.tokens, len(tokens) - 2) if found else 0
+        found = states.best(owner.cube, owner.adapter, owner.epoch, tokens[:-2], whole=not self._context.can_cut)
+        kept = found.tokens if found else 0
         if found is None or kept < self._settings.copy_from:
             return
         payload = states.load(found.state)

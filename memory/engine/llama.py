@@ -54,6 +54,9 @@ class Model:
         self.vocab = lib.llama_model_get_vocab(self.handle)
         self.size: int = lib.llama_vocab_n_tokens(self.vocab)
         self.trained_context: int = lib.llama_model_n_ctx_train(self.handle)
+        self.pooling = self._number(f"{self._meta('general.architecture')}.pooling_type")  # None: it names none
+        # of some architectures' states nothing can be cut off; theirs are used as a whole or not at all
+        self.can_cut = not (lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle))
         self.bos, self.eos = lib.llama_vocab_bos(self.vocab), lib.llama_vocab_eos(self.vocab)
         self._ends = frozenset(t for t in range(self.size) if lib.llama_vocab_is_eog(self.vocab, t))
         self._pieces: dict[int, bytes] = {}
@@ -61,6 +64,14 @@ class Model:
     def close(self) -> None:
         """Free the weights. Nothing may be called after it."""
         lib.llama_model_free(self.handle)
+
+    def _meta(self, key: str) -> str:
+        out = ctypes.create_string_buffer(256)
+        lib.llama_model_meta_val_str(self.handle, key.encode(), out, len(out))
+        return out.value.decode("utf-8", "replace")
+
+    def _number(self, key: str) -> int | None:
+        return int(text) if (text := self._meta(key)).isdecimal() else None
 
     def template(self) -> str | None:
         """The chat template that the file carries."""
@@ -138,7 +149,10 @@ class Context:
         self.per_sequence: int = lib.llama_n_ctx_seq(self.handle)
         self.compat = _compat(params)
         self._vocab_size = model.size
+        self.can_cut = model.can_cut
         self._memory = lib.llama_get_memory(self.handle)
+        if not self._memory:
+            raise NoModel("this model cannot answer: it has no KV cache")
         self._batch = lib.llama_batch_init(batch, 0, 1)
         self._token = np.ctypeslib.as_array(self._batch.token, (batch,))
         self._pos = np.ctypeslib.as_array(self._batch.pos, (batch,))

@@ -37,6 +37,19 @@ _UNLIMITED = 2**40
 Progress = Callable[[str, int, int], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One answer: time and CPU time to its first piece, its text, the prompt's tokens, how many of them were computed already, and
+    where."""
+
+    ms: float
+    cpu_ms: float
+    text: str
+    prompt: int
+    restored: int
+    source: str
+
+
 @dataclass(slots=True)
 class _Cell:
     """One size: what was seen of each kind."""
@@ -46,6 +59,7 @@ class _Cell:
     prompt: int = 0
     restored: int = 0
     ms: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
+    cpu: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
     said: set[str] = field(default_factory=set)
 
 
@@ -70,7 +84,7 @@ async def measure(
                     sizes[size] = built.held.bytes
         async with running(settings, root) as warm, running(settings, root, ram=0) as cold:
             for size in memory:  # from here on it is in RAM
-                await first_word(warm, asked(size, 25), Owner(f"ram-{size}"))
+                await first_word(warm, asked(size, 25), Owner(f"m-{size}"))
             turns = list(itertools.product(range(repeats), cells))
             for at, (turn, cell) in enumerate(turns):
                 progress("asking", at, len(turns))
@@ -86,37 +100,41 @@ async def _ask(cell: _Cell, warm: Engine, cold: Engine, turn: int) -> None:
     for kind, engine, one, cube in (
         ("none", warm, asked(0, cell.new), f"none-{fresh}"),
         ("cold", warm, chat, f"cold-{fresh}"),
-        ("ram", warm, chat, f"ram-{cell.memory}"),
+        ("ram", warm, chat, f"m-{cell.memory}"),
         (
             "",
             warm,
             asked(cell.memory, 25, "Hm."),
-            f"ram-{cell.memory}",
+            f"m-{cell.memory}",
         ),  # leaves the memory in the slot, and another question
-        ("slot", warm, chat, f"ram-{cell.memory}"),
-        ("disk", cold, chat, f"disk-{cell.memory}"),
+        ("slot", warm, chat, f"m-{cell.memory}"),
+        ("disk", cold, chat, f"m-{cell.memory}"),
         ("", cold, asked(0, 25), f"none-{fresh}"),  # takes the slot
     ):
         if kind == "cold" and turn % 3:
             continue
-        ms, text, prompt, cached, source = await first_word(engine, one, Owner(cube))
+        seen = await first_word(engine, one, Owner(cube))
         if not kind:
             continue
-        if source != {"none": "", "cold": ""}.get(kind, kind):
-            raise RuntimeError(f"{kind}: the prompt began from {source or 'nothing'}")
-        cell.ms[kind].append(ms)
+        if seen.source != {"none": "", "cold": ""}.get(kind, kind):
+            raise RuntimeError(f"{kind}: the prompt began from {seen.source or 'nothing'}")
+        cell.ms[kind].append(seen.ms)
+        cell.cpu[kind].append(seen.cpu_ms)
         if kind != "none":
-            cell.said.add(text)
-            cell.prompt, cell.restored = prompt, max(cell.restored, cached)
+            cell.said.add(seen.text)
+            cell.prompt, cell.restored = seen.prompt, max(cell.restored, seen.restored)
 
 
 def _row(cell: _Cell, size: int) -> dict[str, Any]:
     middle = {kind: statistics.median(times) for kind, times in cell.ms.items()}
+    work = {kind: statistics.median(times) for kind, times in cell.cpu.items()}
     return {
         "memory_tokens": cell.memory,
         "new_tokens": cell.new,
         **{f"{kind}_ms": round(ms, 1) for kind, ms in middle.items()},
         **{f"{kind}_to_none": round(middle[kind] / middle["none"], 3) for kind in ("slot", "ram", "disk")},
+        **{f"{kind}_cpu_ms": round(ms, 1) for kind, ms in work.items()},
+        **{f"{kind}_cpu_to_none": round(work[kind] / work["none"], 3) for kind in ("slot", "ram", "disk")},
         "gain": round(1 - middle["ram"] / middle["cold"], 3),
         "prompt_tokens": cell.prompt,
         "restored_tokens": cell.restored,
@@ -141,9 +159,9 @@ async def identity(
 
             async def one(cube: str, chat: Chat) -> tuple[str, str]:
                 async with gate:
-                    _, text, _, _, source = await first_word(engine, chat, Owner(cube))
+                    seen = await first_word(engine, chat, Owner(cube))
                     progress(name, next(done), count)
-                    return text, source
+                    return seen.text, seen.source
 
             both = await asyncio.gather(*map(one, cubes, prompts))
             return [text for text, _ in both], [source for _, source in both]
@@ -219,16 +237,18 @@ async def running(settings: EngineSettings, root: Path | None, *, ram: int = _UN
             await asyncio.to_thread(states.close)
 
 
-async def first_word(engine: Engine, chat: Chat, owner: Owner) -> tuple[float, str, int, int, str]:
-    """(milliseconds to the first piece, the answer, prompt tokens, of them computed already, where)"""
-    begun = time.perf_counter()
+async def first_word(engine: Engine, chat: Chat, owner: Owner) -> Seen:
+    """Ask and read the whole answer."""
+    begun, worked = time.perf_counter(), time.process_time()
     generation = await engine.generate(chat, owner)
-    at, texts = 0.0, []
+    ms = cpu_ms = 0.0
+    texts: list[str] = []
     async for delta in generation.deltas():
-        at = at or time.perf_counter()
+        if not texts:
+            ms, cpu_ms = 1000 * (time.perf_counter() - begun), 1000 * (time.process_time() - worked)
         texts.append(delta.text)
-    ms = 1000 * (at - begun)
-    return ms, "".join(texts), generation.prompt_tokens, generation.cached_tokens, generation.cached_from
+    counts = generation.prompt_tokens, generation.cached_tokens
+    return Seen(ms, cpu_ms, "".join(texts), *counts, generation.cached_from)
 
 
 def asked(memory: int, new: int, first: str = "Tell me.", *, tokens: int = _ANSWER, endless: bool = False) -> Chat:

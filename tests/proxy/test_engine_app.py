@@ -164,6 +164,18 @@ async def test_tools_that_the_template_does_not_know_are_ignored(client: openai.
     assert with_tools.choices[0].message.content == without.choices[0].message.content
 
 
+async def test_embeddings_that_the_model_does_not_offer_are_a_clear_400(client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        await client.embeddings.create(model="small", input="Hello.")
+    assert refused.value.code == "embeddings_not_offered"
+
+
+@pytest.mark.parametrize("given", [[], ["a", 1], {"a": 1}])
+async def test_embeddings_of_no_text_are_a_clear_400(raw: httpx.AsyncClient, given: Any) -> None:
+    reply = await raw.post("/v1/embeddings", json={"model": "small", "input": given})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "invalid_value")
+
+
 async def test_models_and_health(client: openai.AsyncOpenAI, raw: httpx.AsyncClient) -> None:
     assert [model.id async for model in client.models.list()] == ["small"]
     health = await raw.get("/health")
