@@ -77,11 +77,8 @@ async def measure(
         async with running(settings, root, ram=0) as first:
             for at, size in enumerate(memory):
                 progress("saving", at, len(memory))
-                for where in ("ram", "disk"):
-                    built = await first.build(
-                        Owner(f"{where}-{size}"), [{"role": "system", "content": remembered(size)}]
-                    )
-                    sizes[size] = built.held.bytes
+                built = await first.build(Owner(f"m-{size}"), [{"role": "system", "content": remembered(size)}])
+                sizes[size] = built.held.bytes
         async with running(settings, root) as warm, running(settings, root, ram=0) as cold:
             for size in memory:  # from here on it is in RAM
                 await first_word(warm, asked(size, 25), Owner(f"m-{size}"))
