@@ -38,6 +38,11 @@ $(CLIENTS)/.installed: $(STAMP) tests/clients/requirements.txt constraints.txt
 	  --no-binary openai -c constraints.txt openai
 	touch $@
 
+$(CLIENTS)/js/.installed: $(CLIENTS)/.installed $(wildcard tests/clients/js/*)
+	mkdir -p $(CLIENTS)/js && cp tests/clients/js/* $(CLIENTS)/js/
+	cd $(CLIENTS)/js && npm ci --no-audit --no-fund --loglevel=error
+	touch $@
+
 run: install
 	$(BIN)/memrelay serve --data $(DATA) $(if $(CONFIG),--config $(CONFIG))
 
@@ -45,7 +50,7 @@ test: install $(STAMP)-weights $(CLIENTS)/.installed postgresql lint
 	$(BIN)/pytest
 
 # the suites of other people's clients, direct and through memrelay (docs/CLIENTS.md)
-clients: install $(CLIENTS)/.installed
+clients: install $(CLIENTS)/.installed $(CLIENTS)/js/.installed
 	$(BIN)/pytest tests/clients
 
 # the database server that tests of several executors start for themselves; without it they are skipped, and say so

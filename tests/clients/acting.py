@@ -250,7 +250,7 @@ class _Responses:
     def _begun(self) -> dict[str, Any]:
         given = {
             key: self._body[key]
-            for key in ("tools", "tool_choice", "instructions", "metadata", "previous_response_id", "text")
+            for key in ("tools", "tool_choice", "metadata", "previous_response_id", "text")
             if key in self._body
         }
         head = {
