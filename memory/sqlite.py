@@ -1,6 +1,6 @@
 """SQLite without detours: a statement runs where it is asked for, in the event loop's own thread, as it takes less time there than
-handing it to another thread and back would (docs/LOG.md). What may take long does not: beginning to write waits for other
-processes, a commit for the disk, and reads and writes marked `long` for many rows.
+handing it to another thread and back would (docs/LOG.md). What may take long does not: reads marked `long` are aiosqlite's, as is
+vacuuming; beginning to write waits for other processes, a commit for the disk, and writes marked `long` take a thread of their own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 T = TypeVar("T")
 
@@ -54,16 +54,20 @@ class Sqlite:
 
     def __init__(self, url: str, *, busy_timeout_s: float, readers: int) -> None:
         self._reader = _engine(url, busy_timeout_s, begin="BEGIN", size=readers)
+        self._long_reader = _async_engine(url, busy_timeout_s, size=readers)
         self._writer = _engine(url, busy_timeout_s, begin="BEGIN IMMEDIATE", size=1)
         self._single: sa.Connection | None = None
-        self._reading = ThreadPoolExecutor(readers, thread_name_prefix="sqlite-read")
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="sqlite-write")
 
     @asynccontextmanager
     async def read(self, *, long: bool) -> AsyncIterator[AsyncConnection]:
         """A connection with a snapshot of its own."""
-        with self._reader.connect() as connection:
-            yield _as_async(connection, self._reading if long else None)
+        if long:
+            async with self._long_reader.connect() as connection:
+                yield connection
+        else:
+            with self._reader.connect() as inline:
+                yield _as_async(inline, None)
 
     async def rows(self, statement: sa.Executable, parameters: Mapping[str, Any]) -> Sequence[sa.Row[Any]]:
         """What one statement reads. Its connection is kept, and sees at each statement what is committed then."""
@@ -89,13 +93,18 @@ class Sqlite:
 
     async def vacuum(self) -> bool:
         """See Database.vacuum."""
-        return await self._in_thread(self._vacuum)
+        async with self._long_reader.connect() as plain:
+            connection = await plain.execution_options(isolation_level="AUTOCOMMIT")
+            await connection.exec_driver_sql("VACUUM")
+            row = (await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")).one()
+            return int(row[0]) == 0
 
     async def close(self) -> None:
         """Close every connection."""
         if self._single is not None:
             self._single.close()
             self._single = None
+        await self._long_reader.dispose()
         for engine in (self._writer, self._reader):
             await self._in_thread(engine.dispose)
 
@@ -110,12 +119,6 @@ class Sqlite:
             connection.close()
             raise
         return connection
-
-    def _vacuum(self) -> bool:
-        with self._writer.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.exec_driver_sql("VACUUM")
-            row = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
-            return int(row[0]) == 0
 
 
 def _whole(ask: Callable[[], sa.CursorResult[Any]]) -> Any:
@@ -151,6 +154,19 @@ def _engine(url: str, busy_timeout_s: float, *, begin: str, size: int) -> sa.Eng
         max_overflow=-1,
         hide_parameters=True,
     )
+    _listen(engine, busy_timeout_s, begin)
+    return engine
+
+
+def _async_engine(url: str, busy_timeout_s: float, *, size: int) -> AsyncEngine:
+    engine = create_async_engine(
+        url, json_deserializer=_json, pool_size=size, max_overflow=0, pool_timeout=30, hide_parameters=True
+    )
+    _listen(engine.sync_engine, busy_timeout_s, "BEGIN")
+    return engine
+
+
+def _listen(engine: sa.Engine, busy_timeout_s: float, begin: str) -> None:
     pragmas = {
         "journal_mode": "WAL",
         "synchronous": "FULL",
@@ -175,5 +191,3 @@ def _engine(url: str, busy_timeout_s: float, *, begin: str, size: int) -> sa.Eng
     def _begin(connection: sa.Connection) -> None:
         if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
             connection.exec_driver_sql(begin)
-
-    return engine
