@@ -16,7 +16,12 @@ from memory.engine.settings import bundled_model
 from tests.live import Installation, wait_for
 
 SYSTEM = "You are a brief assistant who answers in one short sentence and never asks back."
-QUICK = {"executor": {"sweep_s": 1, "poll_s": 0.1}, "engine": {"slots": 2, "context": 2048}}
+PATIENCE_S = 300.0  # on a busy machine a prompt of a hundred tokens takes a while
+QUICK: dict[str, Any] = {
+    "executor": {"sweep_s": 1, "poll_s": 0.1},
+    "engine": {"slots": 2, "context": 2048},
+    "memory": {"deadline_ms": 10_000, "recall_tokens": 80, "remind": False},
+}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +35,7 @@ def live(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator
 def ask(live: Installation, key: str, session: str, text: str, cube: str = "") -> Any:
     said: Any = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
     named = {"X_Memory_Session": session} | ({"X_Memory_Cube": cube} if cube else {})
-    client = live.client(key, **named)
+    client = live.client(key, **named).with_options(timeout=PATIENCE_S)
     return client.chat.completions.with_raw_response.create(model="m", messages=said, max_tokens=2, temperature=0)
 
 
@@ -68,7 +73,7 @@ def somebody(live: Installation, fact: str) -> tuple[str, str, str]:
     memory = adds(live, key, fact)
     ask(live, key, "first", "Hello!")
     cube = cube_of(live, key)
-    wait_for(lambda: states(live, cube), "the next session's beginning to be read ahead", 90)
+    wait_for(lambda: states(live, cube), "the next session's beginning to be read ahead", PATIENCE_S)
     return key, memory, cube
 
 
@@ -127,7 +132,7 @@ def test_an_archived_cube_and_one_whose_grant_ends_have_no_states(live: Installa
     assert live.api(key, "POST", f"/v1/cubes/{cube}/grants", {"principal": principal, "level": "write"})[0] == 201
     for _ in range(2):
         ask(live, guest, "ours", "We sail on Friday.", cube)
-    wait_for(lambda: states(live, cube), "the team's next session to be read ahead", 90)
+    wait_for(lambda: states(live, cube), "the team's next session to be read ahead", PATIENCE_S)
     assert live.api(key, "DELETE", f"/v1/cubes/{cube}/grants/{principal}")[0] == 200
     assert not folder(live, cube).exists()
     assert states(live, home), "the other cube keeps its own"
