@@ -6,6 +6,7 @@ or refuses: the answer is then None, 0 or False.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from proxy.upstreams.port import Call, UpstreamBroken
 from proxy.upstreams.wire import WireUpstream
 
 _JSON = [("content-type", "application/json"), ("accept", "application/json")]
+_ANSWERS_S = 60.0  # an action waits until the slot has answered
 _NO_FILES = (404, 405, 501)  # started without --slot-save-path, or without slots
 
 
@@ -115,12 +117,13 @@ class Server:
         return done if isinstance(done, dict) else None
 
     async def _ask(self, method: str, path: str, body: bytes = b"", query: str = "") -> tuple[int, bytes]:
-        """(status, body); status 0: nobody answered."""
+        """(status, body); status 0: nobody answered, or not in time."""
         try:
-            reply = await self.wire.send(Call(method, path, body, _JSON, query=query))
-            try:
-                return reply.status, b"".join([chunk async for chunk in reply.chunks()])
-            finally:
-                await reply.close()
-        except (ApiError, UpstreamBroken):
+            async with asyncio.timeout(_ANSWERS_S):
+                reply = await self.wire.send(Call(method, path, body, _JSON, query=query))
+                try:
+                    return reply.status, b"".join([chunk async for chunk in reply.chunks()])
+                finally:
+                    await reply.close()
+        except (ApiError, UpstreamBroken, TimeoutError):
             return 0, b""

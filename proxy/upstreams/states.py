@@ -22,6 +22,8 @@ from proxy.upstreams.port import Call, Upstream, UpstreamBroken
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+_COMPUTES_S = 300.0  # so long a state may take
+_ANSWERS_S = 10.0
 _JSON = [("content-type", "application/json"), ("accept", "application/json")]
 
 
@@ -160,14 +162,15 @@ class EngineStates:
         return Forgotten(max(len(known), files), sum(state.bytes for state in known))
 
     async def _ask(self, method: str, path: str, body: bytes = b"", query: str = "") -> tuple[int, bytes]:
-        """(status, body); status 0: nobody answered."""
+        """(status, body); status 0: nobody answered, or not in time."""
         try:
-            reply = await self._engine.send(Call(method, path, body, _JSON, query=query))
-            try:
-                return reply.status, b"".join([chunk async for chunk in reply.chunks()])
-            finally:
-                await reply.close()
-        except (ApiError, UpstreamBroken):
+            async with asyncio.timeout(_COMPUTES_S if body else _ANSWERS_S):
+                reply = await self._engine.send(Call(method, path, body, _JSON, query=query))
+                try:
+                    return reply.status, b"".join([chunk async for chunk in reply.chunks()])
+                finally:
+                    await reply.close()
+        except (ApiError, UpstreamBroken, TimeoutError):
             return 0, b""
 
 
