@@ -150,7 +150,9 @@ class States:
         )
         state = State(head, array, now, payload)
         to_disk = 0 < len(payload) <= self.budgets.disk
-        if self._folder.epoch(origin.cube) != origin.epoch or not (to_disk or len(payload) <= self.budgets.ram):
+        if self._folder.epoch(origin.cube) != (origin.epoch or None) or not (
+            to_disk or len(payload) <= self.budgets.ram
+        ):
             return None
         with self._lock:
             former = self._cubes[origin.cube].get(head.key)

@@ -250,7 +250,11 @@ class Engine:
             model.template(), bos=model.text_of(model.bos), eos=model.text_of(model.eos), controls=model.control_texts()
         )
         if self.states is not None:
-            self.states.open(fingerprint(settings, template.source, context.compat, self.states.root))
+            try:
+                self.states.open(fingerprint(settings, template.source, context.compat, self.states.root))
+            except OSError as error:
+                log.warning("nothing is saved or restored, its folder cannot be used: %s", error.strerror)
+                self.states = None
         keeper = Keeper(context, settings, self.states, self._inbox.put)
         batcher = Batcher(model, context, settings, keeper)
         return _Loaded(model, context, template, batcher, keeper, Embedder(model, settings.threads))

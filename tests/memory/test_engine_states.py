@@ -236,6 +236,13 @@ async def test_hang_up_while_a_state_is_read_from_its_file_frees_the_slot(tmp_pa
         assert (text, engine.state.busy) == (cold, 0)
 
 
+async def test_engine_whose_folder_cannot_be_used_answers_without_states(tmp_path: Path, cold: str) -> None:
+    (tmp_path / "kv").write_text("a file stands in the way")
+    async with running(tmp_path / "kv") as engine:
+        text, generation = await answer(engine, chat(), mine())
+        assert (text, generation.cached_tokens, engine.states) == (cold, 0, None)
+
+
 def work(cube: str) -> Work:
     return Work(*(None,) * 5, Owner(cube))  # type: ignore[arg-type]
 
