@@ -70,9 +70,9 @@ async def measure(
             for turn, size in itertools.product(range(repeats), memory):
                 chat = asked(size, new)
                 for kind, cube in (("cold", f"cold-{turn}-{size}"), ("file", f"disk-{size}")):
-                    ms, _, prompt, cached, _ = await first_word(engine, chat, Owner(cube))
-                    seen.setdefault((size, f"ours_{kind}"), []).append(ms)
-                    read[size, f"ours_{kind}"] = prompt - cached
+                    ours = await first_word(engine, chat, Owner(cube))
+                    seen.setdefault((size, f"ours_{kind}"), []).append(ours.ms)
+                    read[size, f"ours_{kind}"] = ours.prompt - ours.restored
                     ms, fresh = await asyncio.to_thread(_first_word, server, list(chat.messages), kind, size)
                     seen.setdefault((size, f"theirs_{kind}"), []).append(ms)
                     read[size, f"theirs_{kind}"] = fresh
