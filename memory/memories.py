@@ -464,7 +464,7 @@ class Memories:
             counted = {"uses": table.c.uses + 1, "last_used_at": at}
             await connection.execute(sa.update(table).where(*here).values(counted))
 
-        await self._database.write(work)
+        await self._database.write(work, later=True)
 
     async def history(self, cube: str, memory: str) -> list[Change]:
         """What happened to a memory, oldest first."""

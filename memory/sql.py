@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
 Permit = Callable[[AsyncConnection], Awaitable[None]]
+
+_LATER_S = 0.5
 
 metadata = MetaData()
 
@@ -267,6 +270,7 @@ class Database:
             Sqlite(url, busy_timeout_s=busy_timeout_s, readers=readers) if self.sqlite else _Server(url, readers)
         )
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._later: deque[_Waiting] = deque()
         self._loop: asyncio.Task[None] | None = None
 
     @asynccontextmanager
@@ -286,18 +290,30 @@ class Database:
         except sa.exc.SQLAlchemyError as error:
             raise DatabaseError(fault(error)) from error
 
-    async def write(self, work: Work[T], *, long: bool = False) -> T:
+    async def write(self, work: Work[T], *, long: bool = False, later: bool = False) -> T:
         """Run `work` in the next commit. When the caller is cancelled, the write still happens. `long`: many rows are written,
-        so on SQLite off the event loop."""
+        so on SQLite off the event loop. `later`: it may wait half a second for a commit that comes anyway."""
         if self._loop is None or self._loop.done():
             self._loop = asyncio.create_task(self._write_loop(), name="sql writer")
         waiting = _Waiting(work, long)
-        self._queue.put_nowait(waiting)
+        if not later:
+            self._queue.put_nowait(waiting)
+        else:
+            self._later.append(waiting)
+            if len(self._later) == 1:
+                asyncio.get_running_loop().call_later(_LATER_S, self._hurry)
         return await asyncio.shield(waiting.done)
+
+    def _hurry(self) -> None:
+        """What could wait has waited long enough."""
+        while self._later:
+            self._queue.put_nowait(self._later.popleft())
 
     async def _write_loop(self) -> None:
         while True:
-            group = [await self._queue.get()]
+            first = await self._queue.get()
+            group = [*self._later, first]
+            self._later.clear()
             while len(group) < 256 and not self._queue.empty():
                 group.append(self._queue.get_nowait())
             await self._commit(group)

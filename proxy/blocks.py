@@ -155,7 +155,7 @@ class Blocks:
             await connection.execute(_INSERT[table], {**key, **values})
 
         try:
-            await self._database.write(work)
+            await self._database.write(work, later=True)
         except DatabaseError as error:  # costs a cache hit at the provider, not the chat
             log.warning("an injected block was not kept: %s", error)
         finally:

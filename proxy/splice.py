@@ -17,6 +17,18 @@ import msgspec
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _SPACE = re.compile(rb"[ \t\n\r]*")
 _SCALAR = re.compile(rb"[^\s,\]}]+")
+_DEPTH = 8  # of what is found in one step; deeper is counted bracket by bracket, which takes twenty times as long
+
+
+def _nested(depth: int) -> re.Pattern[bytes]:
+    """An object or array whose parts are nested so deep at most. The body is known to be JSON, so brackets match."""
+    value = rb'[{\[](?:[^{}\[\]"]++|"(?:[^"\\]++|\\.)*+")*+[}\]]'
+    for _ in range(depth - 1):
+        value = rb'[{\[](?:[^{}\[\]"]++|"(?:[^"\\]++|\\.)*+"|' + value + rb")*+[}\]]"
+    return re.compile(value, re.DOTALL)
+
+
+_NESTED = _nested(_DEPTH)
 _INSIDE = re.compile(rb'[{}\[\]]|"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
 
@@ -199,6 +211,8 @@ def _end(body: bytes, at: int) -> int:
     if first == b'"':
         match = _STRING.match(body, at)
     elif first in (b"{", b"["):
+        if (match := _NESTED.match(body, at)) is not None:
+            return match.end()
         depth = 0
         for match in _INSIDE.finditer(body, at):
             sign = match.group()

@@ -76,6 +76,37 @@ async def test_the_write_of_a_cancelled_caller_still_happens(database: Database)
     assert await cubes(database) == {"a"}
 
 
+async def test_what_may_wait_goes_with_the_next_commit(database: Database) -> None:
+    waits = asyncio.create_task(database.write(adds("patient"), later=True))
+    await asyncio.sleep(0)
+    await database.write(adds("urgent"))
+    assert await cubes(database) == {"patient", "urgent"}
+    await waits
+
+
+async def test_what_may_wait_does_not_wait_for_ever(database: Database) -> None:
+    await database.write(adds("patient"), later=True)
+    assert await cubes(database) == {"patient"}
+
+
+async def test_one_statement_sees_what_was_committed_before_it(database: Database) -> None:
+    every = sa.select(sql.cubes.c.id)
+    assert await database.rows(every) == []
+    await database.write(adds("a"))
+    assert [row.id for row in await database.rows(every)] == ["a"]
+    with pytest.raises(DatabaseError, match="missing table"):
+        await database.rows(sa.text("SELECT * FROM nowhere"))
+    assert len(await database.rows(every)) == 1
+
+
+async def test_long_reads_and_writes_are_like_short_ones(database: Database) -> None:
+    await database.write(adds("a"), long=True)
+    with pytest.raises(LookupError):
+        await database.write(fails(LookupError("mine")), long=True)
+    async with database.read(long=True) as connection:
+        assert (await connection.execute(sa.select(sql.cubes.c.id))).scalar_one() == "a"
+
+
 async def test_closing_commits_what_waits(database: Database) -> None:
     waiting = [asyncio.create_task(database.write(adds(f"c{n}"))) for n in range(20)]
     await asyncio.sleep(0)
