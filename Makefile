@@ -10,7 +10,9 @@ export HF_HUB_OFFLINE ?= 1
 
 CLIENTS := .cache/clients
 
-.PHONY: install run test clients postgresql lint bench clean
+OPENWEBUI := .cache/openwebui
+
+.PHONY: install run test clients openwebui postgresql lint bench clean
 
 install: $(STAMP)
 
@@ -48,6 +50,19 @@ run: install
 
 test: install $(STAMP)-weights $(CLIENTS)/.installed postgresql lint
 	$(BIN)/pytest
+
+# the real Open WebUI beside memrelay, used by two people in a browser (3 GB; Debian's Chromium); draws docs/openwebui-*.png
+openwebui: install $(OPENWEBUI)/.installed
+	OPENWEBUI=$(OPENWEBUI) $(BIN)/pytest tests/openwebui
+
+$(OPENWEBUI)/.installed:
+	$(PYTHON) -m venv $(OPENWEBUI)
+	$(OPENWEBUI)/bin/pip --disable-pip-version-check install -q -c constraints.txt torch
+	$(OPENWEBUI)/bin/pip --disable-pip-version-check install -q 'open-webui>=0.12,<0.13'
+	$(PYTHON) -m venv $(dir $(OPENWEBUI))browser
+	$(dir $(OPENWEBUI))browser/bin/pip --disable-pip-version-check install -q playwright
+	command -v chromium >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends chromium fonts-liberation; }
+	touch $@
 
 # the suites of other people's clients, direct and through memrelay (docs/CLIENTS.md)
 clients: install $(CLIENTS)/.installed $(CLIENTS)/js/.installed
