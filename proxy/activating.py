@@ -8,7 +8,7 @@ time and nothing else: the engine compares every prompt token by token with what
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,12 +59,27 @@ class Keeping:
 class Activation:
     """Made once per process; the proxy and the executor each have one."""
 
-    def __init__(self, *, routes: Routes, cubes: Cubes, heads: Heads, standing: Standing, clock: Any) -> None:
+    def __init__(
+        self,
+        *,
+        routes: Routes,
+        cubes: Cubes,
+        heads: Heads,
+        standing: Standing,
+        clock: Any,
+        adapter: Callable[[str], Awaitable[str]] | None = None,
+    ) -> None:
+        """`adapter`: under which a local model answers a cube's chats, empty for none; without it, all are answered without."""
         self._routes = routes
         self._cubes = cubes
         self._heads = heads
         self._standing = standing
         self._clock = clock
+        self._adapter = adapter
+
+    async def adapter(self, cube: str) -> str:
+        """Under which adapter a local model answers the cube's chats; empty: none. Raises DatabaseError."""
+        return await self._adapter(cube) if self._adapter else ""
 
     def kept(self, model: str) -> bool:
         """Whether states are kept for this model."""
@@ -89,14 +104,14 @@ class Activation:
         heads = await self._heads.of(cube) if info is not None and info.status == ACTIVE else []
         if not heads:
             return Activated("nothing", {})
-        block = (await self._standing.block(cube)).text
+        block, adapter = (await self._standing.block(cube)).text, await self.adapter(cube)
         states: dict[str, int] = {}
         tokens = size = 0
         for head in await self._worth(cube, heads, block, expected):
             keeper, body = self._keeper(head), _begun(head, block)
             if keeper is None or body is None:
                 continue
-            built = await keeper.build(cube, body)
+            built = await keeper.build(cube, body, adapter)
             states[built.state] = states.get(built.state, 0) + 1
             if built.there:
                 tokens, size = tokens + built.tokens, size + built.bytes

@@ -132,6 +132,7 @@ class Chat:
             query=request.url.query,
             cube=exchange.cube,
             session=exchange.session,
+            adapter=exchange.adapter,
         )
         reply = await upstream.send(call)
         if upstream.kind in KEEPS_STATES:

@@ -25,6 +25,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from memory.activation.store import States
+from memory.engine.adapters import Adapters
 from memory.engine.chat import read
 from memory.engine.engine import Engine
 from memory.engine.errors import Busy, EngineError, InvalidChat, NoModel, NotReady
@@ -53,9 +54,11 @@ def run(settings: EngineSettings, host: str = "127.0.0.1", port: int = 8001, sta
         runner.run(serve(settings, host, port, states))
 
 
-async def serve(settings: EngineSettings, host: str, port: int, states: States | None = None) -> None:
+async def serve(
+    settings: EngineSettings, host: str, port: int, states: States | None = None, adapters: Adapters | None = None
+) -> None:
     """The same inside a running event loop. The port answers at once; /health says when the model is loaded."""
-    engine = Engine(settings, states)
+    engine = Engine(settings, states, adapters)
     config = uvicorn.Config(
         build(engine),
         host=host,
@@ -149,12 +152,13 @@ class ChatCompletions:
             raise _as_api_error(error) from error
         reply = Reply(self._engine.settings.model_name, chat, generation)
         try:
-            await (_stream(reply, send) if chat.stream else _whole(reply, send))
+            wanted = whose.adapter
+            await (_stream(reply, send, wanted) if chat.stream else _whole(reply, send, wanted))
         finally:
             generation.cancel()
 
 
-async def _whole(reply: Reply, send: Send) -> None:
+async def _whole(reply: Reply, send: Send, wanted: str) -> None:
     texts: list[str] = []
     logprobs: list[TokenLogprob] = []
     finish = ""
@@ -166,18 +170,18 @@ async def _whole(reply: Reply, send: Send) -> None:
     except EngineError as error:
         raise _as_api_error(error) from error
     body = msgspec.json.encode(reply.whole("".join(texts), logprobs, finish))
-    await send({"type": "http.response.start", "status": 200, "headers": JSON + begun(reply.generation)})
+    await send({"type": "http.response.start", "status": 200, "headers": JSON + begun(reply.generation, wanted)})
     await send({"type": "http.response.body", "body": body})
 
 
-async def _stream(reply: Reply, send: Send) -> None:
+async def _stream(reply: Reply, send: Send, wanted: str) -> None:
     """Headers go out with the first piece, so that what fails before it is still answered with a status."""
     deltas = reply.generation.deltas()
     try:
         first = await anext(deltas)
     except EngineError as error:
         raise _as_api_error(error) from error
-    await send({"type": "http.response.start", "status": 200, "headers": SSE + begun(reply.generation)})
+    await send({"type": "http.response.start", "status": 200, "headers": SSE + begun(reply.generation, wanted)})
     await _send_event(send, reply.chunk({"role": "assistant", "content": ""}))
     try:
         async for delta in _chain(first, deltas):

@@ -6,7 +6,7 @@
     DELETE /v1/kv/cubes/{cube}
 
 Also what a chat says of whose it is (request headers x-memory-cube, -session, -adapter), and with what it began (answer headers
-x-memory-kv, x-memory-kv-source).
+x-memory-kv, x-memory-kv-source; x-memory-adapter: the version that it was answered with, or none, if one was wanted).
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ from starlette.routing import Route
 from memory.activation.folder import is_cube
 from memory.activation.states import Budgets
 from memory.activation.store import States
+from memory.adapters.files import Folder
+from memory.engine.adapters import Adapters
 from memory.engine.engine import Engine
 from memory.engine.generation import Generation
+from memory.engine.settings import EngineSettings
 from memory.engine.slots import Owner
 from proxy.config import Config
 from proxy.errors import BadRequest
@@ -60,12 +63,19 @@ def owner(headers: Mapping[bytes, bytes]) -> Owner:
     return Owner(cube, session if cube else "", adapter)
 
 
-def begun(generation: Generation) -> list[tuple[bytes, bytes]]:
-    """The answer headers that say with what it began; known from the first piece on."""
+def begun(generation: Generation, wanted: str = "") -> list[tuple[bytes, bytes]]:
+    """The answer headers that say with what it began, and under which adapter if one was wanted; known from the first piece on."""
+    under = [(b"x-memory-adapter", generation.adapter.encode() or b"none")] if wanted else []
     if not generation.cached_tokens:
-        return [(b"x-memory-kv", b"cold")]
+        return [(b"x-memory-kv", b"cold"), *under]
     restored = f"restored:{generation.cached_tokens}".encode()
-    return [(b"x-memory-kv", restored), (b"x-memory-kv-source", generation.cached_from.encode())]
+    return [(b"x-memory-kv", restored), (b"x-memory-kv-source", generation.cached_from.encode()), *under]
+
+
+def adapters(config: Config, settings: EngineSettings) -> Adapters | None:
+    """The adapters of the configuration's engine; None when they are off."""
+    wanted = config.parametric
+    return Adapters(Folder(config.adapters), settings.model_path, wanted.cache_mb << 20) if wanted.enabled else None
 
 
 class StatesApi:

@@ -145,8 +145,14 @@ async def assemble(
     secret = await db.shared_secret(database)
     standing = Standing(database, secret, settings.stable_tokens, clock)
     routes = routing.make(config, engine_port, database)
+    adapters = Adapters(database, clock)
     states = Activation(
-        routes=routes, cubes=cubes, heads=Heads(database, background, clock), standing=standing, clock=clock
+        routes=routes,
+        cubes=cubes,
+        heads=Heads(database, background, clock),
+        standing=standing,
+        clock=clock,
+        adapter=adapters.asked if config.parametric.enabled else None,
     )
     remember = Remember(
         settings=config.memory,
@@ -199,7 +205,7 @@ async def assemble(
         grants=grants,
         receipts=Receipts(database),
         lifecycle=Lifecycle(database, cubes, grants, blocks, fired, states.forget, foresight.let_go, clock, folder),
-        adapters=Adapters(database, clock),
+        adapters=adapters,
         folder=folder,
         turns=turns,
         keys=keys,

@@ -147,6 +147,7 @@ class Remember(Hook):
                     return "off"
                 if scene.reads:
                     exchange.cube, exchange.session = scene.cube, scene.session if scene.writes else ""
+                    exchange.adapter = await self._states.adapter(scene.cube)
                 return await self._inject(exchange, scene) if scene.reads else "empty"
         except ApiError:
             raise

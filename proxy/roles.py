@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from memory.adapters.files import Folder
+from memory.adapters.table import Adapters
 from memory.agenda import Agenda
 from memory.cube import Cubes
 from memory.embedders import Embedders
@@ -129,6 +130,7 @@ async def executor(config: Config, engine_port: int) -> None:
         heads=Heads(database, None, time.time),
         standing=Standing(database, secret, config.memory.stable_tokens, time.time),
         clock=time.time,
+        adapter=Adapters(database).asked if config.parametric.enabled else None,
     )
     work = Work(
         database=database,
@@ -215,7 +217,9 @@ async def engine(config: Config, port: int) -> None:
         from proxy import engine_app, engine_states
     except ImportError as error:
         raise ConfigError("local models need the extra: pip install 'memrelay[local]'") from error
-    await engine_app.serve(engine_settings(config), "127.0.0.1", port, engine_states.states(config))
+    settings = engine_settings(config)
+    adapters = engine_states.adapters(config, settings)
+    await engine_app.serve(settings, "127.0.0.1", port, engine_states.states(config), adapters)
 
 
 def _model_path(config: Config) -> Path:

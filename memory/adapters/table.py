@@ -172,6 +172,11 @@ class Adapters:
             return None
         return found
 
+    async def asked(self, cube: str) -> str:
+        """The same as the engine is asked for it: `<version>@<scale>`; empty: none."""
+        found = await self.current(cube)
+        return f"{found.version}@{(await self.choice(cube)).scale:g}" if found else ""
+
     async def _outdated(self, cube: str, version: int) -> None:
         table = sql.adapters
 

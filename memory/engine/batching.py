@@ -10,9 +10,12 @@ Single-threaded; the engine's worker thread calls `add` and `step`. Knows neithe
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
+from memory.engine.adapters import Adapters, Overlay
 from memory.engine.building import Builder, part
 from memory.engine.errors import EngineError
 from memory.engine.generation import Delta, TokenLogprob
@@ -22,6 +25,8 @@ from memory.engine.sampler import Choice
 from memory.engine.settings import EngineSettings
 from memory.engine.slots import Owner, Slot, Work, choose
 from memory.engine.waiting import Waiting
+
+log = logging.getLogger(__name__)
 
 
 class Batcher:
@@ -33,9 +38,12 @@ class Batcher:
         context: Context,
         settings: EngineSettings,
         keeper: Keeper,
+        adapters: Adapters | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model = model
+        self._adapters = adapters
+        self._turns: dict[str, int] = {}  # adapter → the last step that was its
         self._context = context
         self._settings = settings
         self._keeper = keeper
@@ -79,7 +87,8 @@ class Batcher:
         self._steps += 1
         self._drop_cancelled()
         self._fill_slots()
-        active = [(slot, slot.work) for slot in self._slots if slot.work is not None and not slot.work.loading]
+        every = [(slot, slot.work) for slot in self._slots if slot.work is not None and not slot.work.loading]
+        active = self._whose_turn(every)
         if answering := [(slot, work, work.todo) for slot, work in active if work.answering]:
             self._decode(answering)
         if reading := [(slot, work) for slot, work in active if not work.answering]:
@@ -88,6 +97,46 @@ class Batcher:
             self._decode([(slot, work, part(work.todo, self._settings.chunk))])
         if not active:
             self._when_idle()
+
+    def _whose_turn(self, every: list[tuple[Slot, Work]]) -> list[tuple[Slot, Work]]:
+        """Those that are gone on with now: one adapter counts for a whole batch, so those of each have their turn."""
+        adapters = {work.owner.adapter for _, work in every}
+        if not adapters:
+            return []
+        adapter = min(adapters, key=lambda name: (self._turns.get(name, 0), name))
+        self._turns = {name: at for name, at in self._turns.items() if name in adapters} | {adapter: self._steps}
+        mine = [(slot, work) for slot, work in every if work.owner.adapter == adapter]
+        try:
+            self._use(adapter)
+        except EngineError as error:  # its file went while the request was waiting; the others go on
+            for slot, work in mine:
+                work.generation.put(error)
+                self._cut(slot, 0)
+                self._free(slot)
+            return []
+        return mine
+
+    def _use(self, adapter: str) -> None:
+        """Decode with this adapter from now on; "" means with the model alone. Raises EngineError."""
+        if self._adapters is not None:
+            self._adapters.use(self._model, self._context, adapter, self._needed())
+        elif adapter:
+            raise EngineError("this engine has no adapters")
+
+    def _needed(self) -> set[str]:
+        """The adapters that somebody is being answered with."""
+        return {slot.work.owner.adapter for slot in self._slots if slot.work is not None}
+
+    def admit(self, work: Work, overlay: Overlay | None) -> None:
+        """Queue a request that wants an adapter; if llama.cpp refuses that, without it."""
+        if overlay is not None and self._adapters is not None:
+            try:
+                self._adapters.load(self._model, overlay, self._needed())
+                work.generation.adapter = str(overlay.version)
+            except EngineError as error:
+                log.warning("an adapter of cube %s is not used: %s", overlay.cube, error)
+                work.owner = replace(work.owner, adapter="")
+        self.add(work)
 
     def _fill_slots(self) -> None:
         while True:
@@ -103,6 +152,7 @@ class Batcher:
         if self.stale:
             self._refresh()
         elif len(self.builder):
+            self._use(self.builder.adapter())
             self.builder.step()
         elif self.wait_s == 0.0:
             self._keeper.save(min(filter(self._keeper.unsaved, self._slots), key=lambda slot: slot.idle_since))
@@ -115,6 +165,11 @@ class Batcher:
     def forget(self, cube: str) -> int:
         """Keep nothing of what was computed for a cube; who is being answered goes on. Returns how many slots were emptied."""
         self.builder.forget(cube)
+        if self._adapters is not None:
+            self._adapters.forget(self._context, cube, self._needed())
+        for work in self._waiting:
+            if work.owner.cube == cube:  # it may have held what is to be forgotten
+                work.owner, work.generation.adapter = replace(work.owner, adapter=""), ""
         for work in (*self._waiting, *(slot.work for slot in self._slots if slot.work is not None)):
             work.forgotten = work.forgotten or work.owner.cube == cube
         mine = [slot for slot in self._slots if slot.owner.cube == cube and slot.tokens]
@@ -137,6 +192,11 @@ class Batcher:
     def _refresh(self) -> None:
         """Compute a part of the latest stale answer."""
         slot = max((s for s in self._slots if s.stale), key=lambda s: s.used)
+        try:
+            self._use(slot.owner.adapter)
+        except EngineError:  # it was dropped meanwhile: nobody will go on from here
+            self._clear(slot)
+            return
         chunk = part(slot.stale, self._settings.idle_chunk)
         slot.stale = slot.stale[len(chunk) :]
         try:

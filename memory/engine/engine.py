@@ -18,6 +18,7 @@ from typing import Any
 
 from memory.activation.store import States
 from memory.engine import prefix
+from memory.engine.adapters import Adapters, Overlay
 from memory.engine.batching import Batcher
 from memory.engine.building import Build, Built, settle
 from memory.engine.chat import Chat
@@ -66,8 +67,11 @@ class _Loaded:
 class Engine:
     """One model, served to many. Made once per process; every public method may be called from any thread."""
 
-    def __init__(self, settings: EngineSettings, states: States | None = None) -> None:
+    def __init__(
+        self, settings: EngineSettings, states: States | None = None, adapters: Adapters | None = None
+    ) -> None:
         self.settings = settings
+        self.adapters = adapters
         self.states = states
         self.failure: str | None = None  # why the model could not be loaded
         self._status = "loading"
@@ -97,17 +101,19 @@ class Engine:
         self._ready()
 
     async def generate(self, chat: Chat, owner: Owner = NOBODY) -> Generation:
-        """Queue `chat`. Whoever stops reading the Generation must cancel it."""
+        """Queue `chat`. Whoever stops reading the Generation must cancel it. `owner.adapter` is the one that is wanted (see
+        Adapters.find); whether it is used, the Generation says."""
         loaded = self._open()
         prompt, sampler = await asyncio.to_thread(_prepare, loaded, chat)  # a long prompt takes a while to tokenize
         room = loaded.context.per_sequence - len(prompt)
         limit = min(chat.max_tokens or room, room)
+        overlay, owner = await self._with_adapter(owner)
         owner = await asyncio.to_thread(self._now, owner) if owner.cube else owner
         work = Work(Generation(len(prompt)), prompt, sampler, TextStream(chat.stops), limit, owner)
         with self._change:  # again: a close that came meanwhile would leave the work unanswered
             self._open()
             self._submitted += 1
-            self._inbox.put(lambda: loaded.batcher.add(work))
+            self._inbox.put(lambda: loaded.batcher.admit(work, overlay))
         return work.generation
 
     async def build(self, owner: Owner, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] = ()) -> Built:
@@ -119,6 +125,7 @@ class Engine:
         tokens = await asyncio.to_thread(prefix.tokens, loaded.model, loaded.template, messages, tools)
         if not 2 <= len(tokens) < loaded.context.per_sequence:
             raise ContextTooLong(f"{len(tokens)} tokens cannot be a prefix here", param="messages")
+        _, owner = await self._with_adapter(owner)
         build = Build(await asyncio.to_thread(self._now, owner), tokens)
         with self._change:
             self._open()
@@ -149,6 +156,13 @@ class Engine:
                 return {"states": states, "bytes": size, "slots": 0}
             self._inbox.put(lambda: settle(emptied, loaded.batcher.forget(cube)))
         return {"states": states, "bytes": size, "slots": await asyncio.wrap_future(emptied)}
+
+    async def _with_adapter(self, owner: Owner) -> tuple[Overlay | None, Owner]:
+        """The adapter that the owner may use, and the owner under its id."""
+        if not owner.adapter:
+            return None, owner
+        found = await asyncio.to_thread(self.adapters.find, owner.cube, owner.adapter) if self.adapters else None
+        return found, replace(owner, adapter=found.id if found else "")
 
     def _now(self, owner: Owner) -> Owner:
         """The owner with the cube's epoch; without one nothing is kept, and nothing of another epoch is used."""
@@ -221,6 +235,8 @@ class Engine:
         loaded.keeper.close()
         loaded.embedder.close()
         loaded.context.close()
+        if self.adapters is not None:
+            self.adapters.close()
         loaded.model.close()
 
     def _take(self, batcher: Batcher) -> bool:
@@ -256,7 +272,7 @@ class Engine:
                 log.warning("nothing is saved or restored, its folder cannot be used: %s", error.strerror)
                 self.states = None
         keeper = Keeper(context, settings, self.states, self._inbox.put)
-        batcher = Batcher(model, context, settings, keeper)
+        batcher = Batcher(model, context, settings, keeper, self.adapters)
         return _Loaded(model, context, template, batcher, keeper, Embedder(model, settings.threads))
 
 

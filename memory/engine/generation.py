@@ -31,6 +31,7 @@ class Generation:
 
     def __init__(self, prompt_tokens: int) -> None:
         self.prompt_tokens = prompt_tokens
+        self.adapter = ""  # the version that it is answered with; empty: none
         self.cached_tokens = 0  # of the prompt, whose state was there already; known from the first delta on
         self.cached_from = ""  # where that was: slot, ram or disk
         self.completion_tokens = 0

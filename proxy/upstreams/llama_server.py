@@ -174,7 +174,7 @@ class LlamaServer:
 
     # --- states ---------------------------------------------------------------------------------------------------------
 
-    async def build(self, cube: str, body: bytes) -> Built:
+    async def build(self, cube: str, body: bytes, adapter: str = "") -> Built:
         """See KeepsStates."""
         props, given = await self._look(fresh=True), _decoded(body)
         if props is None or given is None:

@@ -8,7 +8,11 @@ from typing import Protocol
 
 Headers = Sequence[tuple[str, str]]
 KEEPS_STATES = ("llama", "llama_server")  # kinds whose engine can begin with a saved KV state, and proves it
-KV_HEADERS = ("x-memory-kv", "x-memory-kv-source")  # what it began with: restored:<tokens> or cold; slot, ram or disk
+KV_HEADERS = (
+    "x-memory-kv",
+    "x-memory-kv-source",
+    "x-memory-adapter",
+)  # what it began with: restored:<tokens> or cold; slot, ram or disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +20,8 @@ class Call:
     """One request to an upstream: `path` without the /v1 prefix (e.g. "/chat/completions"), `body` as sent by the client or
     with our block added, or its pieces when it is passed on as it comes. `headers` are the client's, already without
     credentials, hop-by-hop and x-memory-* ones. `cube`: whose saved KV states the model's engine may go by, empty: nobody's;
-    `session`: in whose name it may save what it has read, empty: it shall save nothing. Only engines of ours read these."""
+    `session`: in whose name it may save what it has read, empty: it shall save nothing; `adapter`: weights of the
+    cube that it shall answer with. Only engines of ours read these."""
 
     method: str
     path: str
@@ -26,6 +31,7 @@ class Call:
     query: str = ""
     cube: str = ""
     session: str = ""
+    adapter: str = ""
 
 
 class Reply(Protocol):

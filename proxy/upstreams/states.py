@@ -89,8 +89,9 @@ class KeepsStates(Protocol):
 
     name: str  # the upstream's
 
-    async def build(self, cube: str, body: bytes) -> Built:
-        """Have the state of a beginning: `body` is a chat request with the leading messages and perhaps tools, nothing else."""
+    async def build(self, cube: str, body: bytes, adapter: str = "") -> Built:
+        """Have the state of a beginning: `body` is a chat request with the leading messages and perhaps tools, nothing else.
+        `adapter`: under which the chats will be answered; only our own engine has any."""
         ...
 
     async def of(self, cube: str) -> list[SavedState]:
@@ -114,13 +115,14 @@ class EngineStates:
         self._engine = engine
         self._folder = folder
 
-    async def build(self, cube: str, body: bytes) -> Built:
+    async def build(self, cube: str, body: bytes, adapter: str = "") -> Built:
         """See KeepsStates."""
         try:
             given = msgspec.json.decode(body, type=dict[str, Any])
         except msgspec.DecodeError:
             return Built("refused")
-        status, answer = await self._ask("POST", "/kv/states", msgspec.json.encode({**given, "cube": cube}))
+        asked = {**given, "cube": cube, **({"adapter": adapter} if adapter else {})}
+        status, answer = await self._ask("POST", "/kv/states", msgspec.json.encode(asked))
         if status == 200:
             return _read(answer, Built) or Built("away")
         if status in (404, 405) or (status == 400 and not await self._keeps()):

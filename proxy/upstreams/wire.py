@@ -181,7 +181,8 @@ class LocalUpstream(WireUpstream):
 
     async def send(self, call: Call) -> WireReply:
         """See Upstream.send. The engine is told whose saved states it may go by."""
-        named = (("x-memory-cube", call.cube), ("x-memory-session", call.session if call.cube else ""))
+        mine = (call.session, call.adapter) if call.cube else ("", "")
+        named = zip(("x-memory-cube", "x-memory-session", "x-memory-adapter"), (call.cube, *mine), strict=True)
         return await super().send(replace(call, headers=[*call.headers, *((n, v) for n, v in named if v)]))
 
     def _unreachable(self, error: Exception) -> ApiError:
