@@ -59,7 +59,16 @@ _SINCE = _EVERY.where(_M.c.rev > sa.bindparam("rev"))
 _STANDING = _EVERY.where(
     _M.c.status == Status.ACTIVE.value,
     sa.or_(_M.c.kind.in_(sa.bindparam("kinds", expanding=True)), _M.c.pinned == 1),
-    _M.c.rev > sa.bindparam("rev"),
+)
+_STANDING_SINCE = _STANDING.where(_M.c.rev > sa.bindparam("rev"))
+_USED = (
+    sa.update(_M)
+    .where(
+        _M.c.cube == sa.bindparam("in_cube"),
+        _M.c.id.in_(sa.bindparam("ids", expanding=True)),
+        _M.c.status != Status.DELETED.value,
+    )
+    .values(uses=_M.c.uses + 1, last_used_at=sa.bindparam("at"))
 )
 _THERE = (
     sa.select(sa.func.count())
@@ -401,11 +410,15 @@ class Memories:
             found = [memory for memory in found if fold(entity) in map(fold, memory.entities)]
         return found[:limit]
 
-    async def standing(self, cube: str, kinds: Sequence[Kind], *, since: int = -1) -> list[Memory]:
+    async def standing(self, cube: str, kinds: Sequence[Kind], *, since: int = 0) -> list[Memory]:
         """Active memories of these kinds and all pinned ones that changed after revision `since`, in the order in which they were
         said."""
         names = [kind.value for kind in kinds]
-        return [from_row(row) for row in await self._database.rows(_STANDING, cube=cube, kinds=names, rev=since)]
+        if since:
+            rows = await self._database.rows(_STANDING_SINCE, cube=cube, kinds=names, rev=since)
+        else:  # without a bound: SQLite would look through every revision
+            rows = await self._database.rows(_STANDING, cube=cube, kinds=names)
+        return [from_row(row) for row in rows]
 
     async def change(
         self, cube: str, memory: str, changes: dict[str, Any] | Callable[[Memory], dict[str, Any]]
@@ -457,12 +470,9 @@ class Memories:
 
     async def used(self, cube: str, ids: Sequence[str], at: float) -> None:
         """Count that these memories went into a prompt. No revision: what they say has not changed."""
-        table = sql.memories
 
         async def work(connection: AsyncConnection) -> None:
-            here = (table.c.cube == cube, table.c.id.in_(list(ids)), table.c.status != Status.DELETED.value)
-            counted = {"uses": table.c.uses + 1, "last_used_at": at}
-            await connection.execute(sa.update(table).where(*here).values(counted))
+            await connection.execute(_USED, {"in_cube": cube, "ids": list(ids), "at": at})
 
         await self._database.write(work, later=True)
 

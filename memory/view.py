@@ -249,19 +249,18 @@ class View:
 
     def late(self, numbers: Ints) -> tuple[NDArray[np.int8], Ints, Ints]:
         """(word pieces of these pieces one after the other, where each one's begin, which of the numbers have any)"""
-        rows: list[NDArray[np.int8]] = []
-        starts, which, at = [], [], 0
         inside = np.searchsorted(self.bounds, numbers, side="right") - 1
-        for place, (number, which_block) in enumerate(zip(numbers, inside, strict=True)):
-            block, i = self.blocks[which_block], number - self.bounds[which_block]
-            low, high = block.starts[i], block.starts[i + 1]
-            if high > low:
-                rows.append(block.late[low:high])
-                starts.append(at)
-                which.append(place)
-                at += int(high - low)
-        flat = np.concatenate(rows) if rows else np.zeros((0, 0), np.int8)
-        return flat, np.array(starts, np.int64), np.array(which, np.int64)
+        low, high = np.zeros(len(numbers), np.int64), np.zeros(len(numbers), np.int64)
+        for place, block in enumerate(self.blocks):
+            here = inside == place
+            at = numbers[here] - self.bounds[place]
+            low[here], high[here] = block.starts[at], block.starts[at + 1]
+        which = np.flatnonzero(high > low)
+        if not len(which):
+            return np.zeros((0, 0), np.int8), which, which
+        spans = zip(inside[which].tolist(), low[which].tolist(), high[which].tolist(), strict=True)
+        flat = np.concatenate([self.blocks[block].late[a:b] for block, a, b in spans])
+        return flat, np.concatenate(([0], np.cumsum(high[which] - low[which])[:-1])), which
 
     def _chains(self) -> tuple[Ints, Ints]:
         """By memory code: which episode of the same session was said before it, and which after; -1: none."""
