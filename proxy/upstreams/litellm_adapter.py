@@ -1,6 +1,6 @@
 """The upstream kind `litellm`: providers that do not speak OpenAI's protocol (native Anthropic, Bedrock, Vertex, Gemini).
 
-In: OpenAI bytes for `/chat/completions`. Out: OpenAI bytes, translated by litellm, which is imported on the first call.
+In: OpenAI bytes for `/chat/completions` or `/embeddings`. Out: OpenAI bytes, translated by litellm, imported on the first call.
 With litellm_surfaces the only door to litellm. A client's field can never become one of litellm's own controls. Knows nothing
 of memory.
 """
@@ -8,11 +8,13 @@ of memory.
 from __future__ import annotations
 
 import asyncio
+import base64
 import copy
 import inspect
 import logging
 import os
 import re
+import struct
 import threading
 import warnings
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -33,10 +35,14 @@ _OPENAI = frozenset(
     "messages functions function_call temperature top_p n stream stream_options stop max_tokens max_completion_tokens "
     "modalities prediction audio presence_penalty frequency_penalty logit_bias user response_format seed tools "
     "tool_choice parallel_tool_calls logprobs top_logprobs reasoning_effort verbosity web_search_options service_tier "
-    "safety_identifier prompt_cache_key prompt_cache_retention store metadata thinking".split()
+    "safety_identifier prompt_cache_key prompt_cache_retention store metadata thinking input dimensions encoding_format".split()
 )
 # litellm never refuses these: it reads them itself
-_NEVER_REFUSED = frozenset({"messages", "stream", "stream_options", "user", "metadata"})
+_NEVER_REFUSED = frozenset({"messages", "input", "encoding_format", "stream", "stream_options", "user", "metadata"})
+_ASKED_FOR = {
+    "/chat/completions": "messages",
+    "/embeddings": "input",
+}  # path → the field without which nothing is asked
 # what many clients send with every request and what means nothing: dropped, since providers refuse fields they don't know
 _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "n": (1,), "presence_penalty": (0,), "frequency_penalty": (0,), "logit_bias": ({},), "logprobs": (False,),
@@ -48,6 +54,7 @@ _CONTROL = re.compile(
     r"|(_key|_token|_secret|_credentials|_password|_url|_uri|_endpoint|_base|_host|_port|_path|_file|_profile)$"
     r"|^(base_url|host|port|token|project|region|extra_body|extra_headers|engine|organization|timeout|client)$"
 )
+_REQUEST = {"messages": "chat_completion", "input": "embeddings"}
 _KEPT_HEADERS = re.compile(r"^(retry-after|x-ratelimit-|anthropic-ratelimit-|(x-)?request-id$|x-amzn-requestid$)")
 _LITELLM_PREFIX = re.compile(r"^(litellm\.\w+: |\w+(Exception|Error) - )+")
 
@@ -140,16 +147,20 @@ class LitellmUpstream:
 
     async def send(self, call: Call) -> Reply:
         """One attempt. Raises UpstreamUnreachable (also when litellm is not installed) or UpstreamTimeout."""
-        if call.path != "/chat/completions" or not isinstance(call.body, bytes):
-            return _refused(NotFound(f"Upstream '{self.name}' offers only /chat/completions."))
+        if call.path not in _ASKED_FOR or not isinstance(call.body, bytes):
+            return _refused(NotFound(f"Upstream '{self.name}' offers only {' and '.join(_ASKED_FOR)}."))
         litellm = await asyncio.to_thread(load)
         try:
-            arguments = self._arguments(litellm, call.body)
+            arguments = self._arguments(litellm, call.body, _ASKED_FOR[call.path])
         except BadRequest as error:
             return _refused(error)
         wire = Wire()
         token = _wire.set(wire)
         try:
+            if call.path == "/embeddings":
+                packed = arguments.pop("encoding_format", "float") == "base64"
+                vectors = await litellm.aembedding(**arguments)
+                return WholeReply(200, [("content-type", "application/json"), *wire.headers], _vectors(vectors, packed))
             answer = await litellm.acompletion(**arguments)
             if not arguments.get("stream"):
                 return WholeReply(200, [("content-type", "application/json"), *wire.headers], _whole(answer))
@@ -175,15 +186,16 @@ class LitellmUpstream:
         if client is not None:
             await client.close()
 
-    def _arguments(self, litellm: Any, body: bytes) -> dict[str, Any]:
-        """What litellm is called with. Raises BadRequest."""
+    def _arguments(self, litellm: Any, body: bytes, needed: str) -> dict[str, Any]:
+        """What litellm is called with; `needed` is the field without which there is nothing to ask. Raises BadRequest."""
         try:
             fields = msgspec.json.decode(body, type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadRequest("The body is not a JSON object.") from error
         model = fields.pop("model", None)
-        if not isinstance(model, str) or not isinstance(fields.get("messages"), list):
-            raise BadRequest("`model` must be a string and `messages` an array.")
+        kinds = (list,) if needed == "messages" else (list, str)
+        if not isinstance(model, str) or not isinstance(fields.get(needed), kinds):
+            raise BadRequest(f"`model` must be a string and `{needed}` an array.")
         model = model.removeprefix(f"{self.provider}/")
         sent = {name: value for name, value in fields.items() if value is not None and not _neutral(name, value)}
         for name in sent.keys() - _OPENAI:
@@ -193,14 +205,15 @@ class LitellmUpstream:
             sent.pop("stream_options", None)
         if "metadata" in sent:  # litellm sends on nothing else of it, and takes the rest for its own
             sent["metadata"] = {"user_id": user} if (user := _user(sent["metadata"])) else {}
-        supported = litellm.get_supported_openai_params(model, self.provider) or ()
+        supported = litellm.get_supported_openai_params(model, self.provider, _REQUEST[needed]) or ()
         ours = {
             "model": f"{self.provider}/{model}", "api_key": self.api_key, "api_base": self.base_url,
             "timeout": self.timeout_s, "max_retries": 0, "num_retries": 0, "drop_params": False,
             # sent as they are, for the provider to judge: litellm would refuse what its table does not know yet
             "allowed_openai_params": sorted((sent.keys() & _OPENAI) - _NEVER_REFUSED - {*supported}),
-            "_skip_mcp_handler": True,  # else any request with tools imports `mcp`, which is not installed
         }  # fmt: skip
+        if needed == "messages":
+            ours["_skip_mcp_handler"] = True  # else any request with tools imports `mcp`, which is not installed
         if not self._speaks_openai(litellm):
             ours["client"] = self._client = self._client or _client()
         return {**sent, **copy.deepcopy(dict(self.extra)), **ours}
@@ -310,6 +323,15 @@ def _whole(answer: Any) -> bytes:
         choice["message"].setdefault("content", None)
         _tidy(choice["message"])
     return msgspec.json.encode(completion)
+
+
+def _vectors(answer: Any, packed: bool) -> bytes:
+    """Embeddings in OpenAI's shape; `packed`, as its clients ask for unless told otherwise: base64 of little-endian float32."""
+    made = answer.model_dump(mode="json", exclude_none=True)
+    for entry in made["data"] if packed else ():
+        if isinstance(vector := entry["embedding"], list):
+            entry["embedding"] = base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+    return msgspec.json.encode(made)
 
 
 def _frame(chunk: Any, stream: Any) -> bytes:

@@ -322,8 +322,8 @@ async def test_closing_a_reply_early_hangs_up(upstream: LitellmUpstream, server:
         gc.enable()
 
 
-async def test_only_chat_completions_are_offered(upstream: LitellmUpstream) -> None:
-    reply = await upstream.send(call(path="/embeddings"))
+async def test_nothing_else_is_offered(upstream: LitellmUpstream) -> None:
+    reply = await upstream.send(call(path="/rerank"))
     assert (reply.status, json.loads(await read(reply))["error"]["code"]) == (404, "not_found")
 
 
