@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 Headers = Sequence[tuple[str, str]]
+CHAT_PATH = "/chat/completions"
 KEEPS_STATES = ("llama", "llama_server")  # kinds whose engine can begin with a saved KV state, and proves it
 KV_HEADERS = (
     "x-memory-kv",

@@ -18,6 +18,8 @@ from proxy.upstreams.litellm_adapter import LitellmUpstream
 from proxy.upstreams.llama_server import LlamaServer
 from proxy.upstreams.port import Upstream
 from proxy.upstreams.slot_files import SlotFiles
+from proxy.upstreams.slot_states import SlotStates
+from proxy.upstreams.slot_table import SlotTable
 from proxy.upstreams.slots import Server
 from proxy.upstreams.states import EngineStates, Forgotten, KeepsStates
 from proxy.upstreams.translate import Translating
@@ -120,8 +122,8 @@ def make(config: Config, engine_port: int, database: Database | None = None) -> 
     keepers: list[KeepsStates] = []
     for entry in config.upstreams:
         if entry.kind == "llama_server":
-            server = _llama_server(entry, database)
-            keepers.append(server)
+            server, states = _llama_server(entry, database)
+            keepers.append(states)
             upstream: Upstream = Translating(server, server, frozenset(entry.speaks) or _SPEAKS[entry.kind])
         else:
             upstream = _upstream(entry, engine_port)
@@ -131,7 +133,7 @@ def make(config: Config, engine_port: int, database: Database | None = None) -> 
     return Routes(upstreams, keepers)
 
 
-def _llama_server(entry: UpstreamConfig, database: Database | None) -> LlamaServer:
+def _llama_server(entry: UpstreamConfig, database: Database | None) -> tuple[LlamaServer, SlotStates]:
     """A llama-server: its OpenAI surface below /v1, its slots below its root."""
     root = entry.base_url.rstrip("/").removesuffix("/v1")
     wires = [
@@ -148,13 +150,14 @@ def _llama_server(entry: UpstreamConfig, database: Database | None) -> LlamaServ
         for url in (f"{root}/v1", root)
     ]
     saves = database is not None and entry.slots_mb > 0
-    return LlamaServer(
-        wires[0],
+    table = SlotTable(
+        entry.name,
         Server(wires[1], files=saves),
         SlotFiles(database, entry.name, time.time) if database is not None and saves else None,
         folder=Path(entry.slots_folder).expanduser() if entry.slots_folder else None,
         budget=entry.slots_mb << 20,
     )
+    return LlamaServer(wires[0], table), SlotStates(wires[0], table)
 
 
 def _upstream(entry: UpstreamConfig, engine_port: int) -> Upstream:

@@ -127,3 +127,12 @@ class Server:
                     await reply.close()
         except (ApiError, UpstreamBroken, TimeoutError):
             return 0, b""
+
+
+def decoded(body: bytes) -> dict[str, Any] | None:
+    """A chat request; None when it is none."""
+    try:
+        given = msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return None
+    return given if isinstance(given.get("messages"), list) else None

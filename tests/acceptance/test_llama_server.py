@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,15 +55,23 @@ def knows(live: LiveProxy, fact: str = FACT) -> str:
     """A key of somebody of whom this is known, and who has begun a session."""
     key = live.key()
     assert live.api(key, "POST", "/v1/memory/items", {"text": fact, "kind": "identity"})[0] == 201
+    before = heads(live)
     ask(live, key, "first", "Hello!")
+    wait_for(lambda: heads(live) > before, "it to be written down how the session began")
     return key
+
+
+def heads(live: LiveProxy) -> int:
+    """Beginnings that are known; they are written behind the answers."""
+    with contextlib.closing(sqlite3.connect(live.config.folder / "memrelay.sqlite", timeout=30)) as database:
+        return int(database.execute("select count(*) from heads").fetchone()[0])
 
 
 def reads_ahead(live: LiveProxy, key: str) -> None:
     """Look in, and wait until the server has read what the next session begins with."""
     before = done(live)
     assert live.api(key, "GET", "/v1/models")[0] == 200
-    wait_for(lambda: done(live) > before, "the next session's beginning to be read ahead", 60)
+    wait_for(lambda: done(live) > before, "the next session's beginning to be read ahead", 240)
 
 
 def done(live: LiveProxy) -> float:
