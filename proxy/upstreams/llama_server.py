@@ -52,7 +52,7 @@ class LlamaServer:
             raise
         if seen.cached is not None:
             proven = (f"restored:{seen.cached}", source) if seen.cached else ("cold", "")
-            seen.headers = [*seen.headers, *((n, v) for n, v in zip(KV_HEADERS, proven, strict=True) if v)]
+            seen.headers = [*seen.headers, *((n, v) for n, v in zip(KV_HEADERS[:2], proven, strict=True) if v)]
         return seen
 
     async def models(self) -> list[dict[str, object]]:
