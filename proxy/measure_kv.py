@@ -58,7 +58,7 @@ def kv(session: Session, memory: tuple[int, ...], new: tuple[int, ...], repeats:
         }
         if given["out"] is not None and "rows" in body:
             machine = f"{settings.model_name}, {settings.threads} threads, {settings.kv_type}"
-            given["out"].write_text(kv_drawing.draw(body["rows"], machine), encoding="utf-8")
+            given["out"].write_text(kv_drawing.draw(body["rows"], machine, cpu=settings.threads == 1), encoding="utf-8")
     except (NoModel, OSError) as error:
         fail(str(error))
     session.answer(body, lambda console: _show(console, body))

@@ -3,6 +3,7 @@ the times to the first word beside each other. Pure: rows in, text out."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import escape
@@ -16,11 +17,14 @@ SERIES = (
 )
 _WIDTH, _LEFT, _TOP, _PANEL, _GAP, _BAR = 1200, 60, 92, 210.0, 46.0, 15.0
 _INK, _FAINT = "#22262b", "#68707a"
+_LEAST = 30.0  # milliseconds at the foot of a panel
 _FONT = "system-ui, -apple-system, Segoe UI, DejaVu Sans, Helvetica, Arial, sans-serif"
 
 
-def draw(rows: Sequence[Mapping[str, Any]], machine: str) -> str:
-    """The picture. The same rows give the same bytes."""
+def draw(rows: Sequence[Mapping[str, Any]], machine: str, *, cpu: bool = False) -> str:
+    """The picture, on a logarithmic scale; of CPU time if `cpu`: with one thread that is the time on a core of one's own. The same
+    rows give the same bytes."""
+    unit = "cpu_" if cpu else ""
     sizes = list(dict.fromkeys(row["memory_tokens"] for row in rows))
     panels = [[row for row in rows if row["memory_tokens"] == size] for size in sizes]
     wide = (_WIDTH - _LEFT - 20) / 2
@@ -33,7 +37,7 @@ def draw(rows: Sequence[Mapping[str, Any]], machine: str) -> str:
         _text(
             _LEFT,
             50,
-            f"milliseconds, median; above the bars: times what it takes without memory. {machine}",
+            f"{'CPU ' if cpu else ''}milliseconds, median, logarithmic; on the bars: times no memory. {machine}",
             fill=_FAINT,
         ),
     ]
@@ -44,29 +48,29 @@ def draw(rows: Sequence[Mapping[str, Any]], machine: str) -> str:
         x += 60 + 6.3 * len(name)
     for at, panel in enumerate(panels):
         left, top = _LEFT + at % 2 * wide, _TOP + at // 2 * (_PANEL + _GAP + 34) + 34
-        parts += _panel(panel, left, top, wide - 46)
+        parts += _panel(panel, left, top, wide - 46, unit)
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _panel(rows: Sequence[Mapping[str, Any]], left: float, top: float, width: float) -> list[str]:
-    most = max(row["cold_ms"] for row in rows)
+def _panel(rows: Sequence[Mapping[str, Any]], left: float, top: float, width: float, unit: str) -> list[str]:
+    most = max(row[f"cold_{unit}ms"] for row in rows)
     parts = [_text(left, top - 12, f"{rows[0]['memory_tokens']:,} tokens of memory", size=14, weight=600)]
     for step in _steps(most):
-        y = top + _PANEL * (1 - step / most)
+        y = top + _PANEL * (1 - _share(step, most))
         parts.append(f'<line x1="{left}" y1="{y:.1f}" x2="{left + width:.1f}" y2="{y:.1f}" stroke="#eceff2"/>')
         parts.append(_text(left - 6, y + 4, f"{step:,}", anchor="end", fill=_FAINT, size=11))
     each = width / len(rows)
     for number, row in enumerate(rows):
         x = left + number * each + (each - len(SERIES) * (_BAR + 6)) / 2
         for kind, _, colour in SERIES:
-            tall = _PANEL * row[f"{kind}_ms"] / most
+            tall = _PANEL * _share(row[f"{kind}_{unit}ms"], most)
             y = top + _PANEL - tall
             parts.append(
                 f'<rect x="{x:.1f}" y="{y:.1f}" width="{_BAR}" height="{tall:.1f}" fill="{colour}" class="{kind}">'
-                f"<title>{escape(kind)}: {row[f'{kind}_ms']:,.0f} ms</title></rect>"
+                f"<title>{escape(kind)}: {row[f'{kind}_{unit}ms']:,.0f} ms</title></rect>"
             )
             if kind in ("ram", "disk"):
-                ratio = row[f"{kind}_to_none"]
+                ratio = row[f"{kind}_{unit}to_none"]
                 parts.append(_text(x + _BAR / 2, y - 4, f"{ratio:.2f}", anchor="middle", size=10, fill=colour))
             x += _BAR + 6
         middle = left + (number + 0.5) * each
@@ -77,9 +81,12 @@ def _panel(rows: Sequence[Mapping[str, Any]], left: float, top: float, width: fl
     return parts
 
 
+def _share(ms: float, most: float) -> float:
+    return max(0.0, math.log(max(ms, _LEAST) / _LEAST) / math.log(max(most, 2 * _LEAST) / _LEAST))
+
+
 def _steps(most: float) -> list[int]:
-    step = next(size * 10**power for power in range(7) for size in (1, 2, 5) if most / (size * 10**power) <= 5)
-    return list(range(0, int(most) + 1, step))
+    return [step for power in range(1, 7) for step in (10**power, 3 * 10**power) if _LEAST <= step <= most]
 
 
 def _text(
