@@ -3,7 +3,8 @@
     python -m benchmarks.lora train FOLDER [--settings '{"last_layers": 10}']    trains, writes the adapter into FOLDER
     python -m benchmarks.lora ask FOLDER [--scale 1.0]                           asks the engine, with the adapter at this scale
     python -m benchmarks.lora ask FOLDER --scale 0                               the same, without an adapter
-    python -m benchmarks.lora ask FOLDER --scale 0 --blocks                      without one, all thirty facts in the system message
+    python -m benchmarks.lora ask FOLDER --scale 0 --blocks list                 without one, all thirty facts in the system message
+    python -m benchmarks.lora ask FOLDER --scale 0 --blocks recall               the five nearest facts beside the question
 
 Greedy, through memory.engine. A fact is known when the answer holds every one of its keywords. Side effects are counted on thirty
 questions that concern no fact: `changed` answers, `invented` (the answer holds the keywords of a fact, which it does not
@@ -16,12 +17,14 @@ import argparse
 import asyncio
 import json
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.lora_facts import FACTS, UNRELATED, Fact
+from memory import embed
 from memory.adapters.files import Folder, Manifest, sha256_of
 from memory.engine.adapters import Adapters
 from memory.engine.chat import read
@@ -36,6 +39,7 @@ from memory.types import Kind
 
 CUBE = "00000000-0000-4000-8000-000000000001"
 LONGEST = 32  # tokens of an answer
+RECALLED = 5  # facts
 
 
 async def train(folder: Folder, settings: Settings) -> dict[str, Any]:
@@ -59,18 +63,20 @@ async def train(folder: Folder, settings: Settings) -> dict[str, Any]:
     return results | {"bytes": size}
 
 
-async def ask(folder: Folder, scale: float, *, blocks: bool) -> dict[str, Any]:
+async def ask(folder: Folder, scale: float, *, blocks: str) -> dict[str, Any]:
     """Ask for the facts and for everything else."""
     settings = EngineSettings(bundled_model(), "small", context=2048, threads=1)
     engine = Engine(settings, adapters=Adapters(folder, bundled_model(), 256 << 20))
     engine.start()
     await engine.ready()
-    system = "What is known about this user:\n" + "\n".join(f"- {fact.text}" for fact in FACTS) if blocks else ""
+    system = _listed([fact.text for fact in FACTS]) if blocks == "list" else ""
+    near = _nearest() if blocks == "recall" else None
 
     async def say(question: str, *, plain: bool = False) -> str:
+        said = f"{_listed(near(question))}\n\n{question}" if near and not plain else question
         messages = [{"role": "system", "content": system}] if system and not plain else []
         chat = read(
-            {"messages": [*messages, {"role": "user", "content": question}], "temperature": 0, "max_tokens": LONGEST}
+            {"messages": [*messages, {"role": "user", "content": said}], "temperature": 0, "max_tokens": LONGEST}
         )
         owner = Owner(CUBE, "", f"1@{scale:g}" if scale and not plain else "")
         generation = await engine.generate(chat, owner)
@@ -93,6 +99,22 @@ async def ask(folder: Folder, scale: float, *, blocks: bool) -> dict[str, Any]:
         "surprise": surprise(folder, scale, [own for _, own in others]) if not blocks else None,
         "cpu_s": round(time.process_time() - began, 1),
     }
+
+
+def _listed(facts: Sequence[str]) -> str:
+    return "What is known about this user:\n" + "\n".join(f"- {fact}" for fact in facts)
+
+
+def _nearest() -> Callable[[str], list[str]]:
+    """A question's five nearest facts by the bundled embedder alone: a plain stand-in for retrieval."""
+    embedder = embed.make(embed.DEFAULT, Path(".cache/models"))
+    vectors = embedder.embed([fact.text for fact in FACTS])
+
+    def near(question: str) -> list[str]:
+        best = np.argsort(vectors @ embedder.embed_query(question))[-RECALLED:]
+        return [FACTS[place].text for place in best]  # the nearest last, beside the question
+
+    return near
 
 
 def surprise(folder: Folder, scale: float, own: list[str]) -> float:
@@ -124,7 +146,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--settings", default="{}", help="fields of memory.parametric.settings.Settings, as JSON")
     parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--blocks", action="store_true", help="the facts stand in the system message")
+    parser.add_argument("--blocks", choices=("", "list", "recall"), default="", help="the facts stand in the prompt")
     given = parser.parse_args()
     folder = Folder(given.folder)
     if given.what == "train":

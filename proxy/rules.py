@@ -14,6 +14,7 @@ from scheduler import triggers
 from scheduler.jobs import Task
 from scheduler.triggers import Trigger
 
+_TRAINS = frozenset({"train"})  # by its own look-out: its jobs stand beside a cube's, so no trigger can start it
 _ASKED_FOR = frozenset({"fuse"})  # needs arguments that only a request can give
 
 
@@ -25,7 +26,7 @@ def tasks(hooks: Sequence[Hook]) -> list[Task]:
             where = f"hooks: {type(hook).__name__} brings a task {task.name!r}"
             if not task.name.isidentifier():
                 raise ConfigError(f"{where}; names are letters, digits and _")
-            if task.name in triggers.built_in_tasks() or task.name in found:
+            if task.name in triggers.built_in_tasks() | _TRAINS or task.name in found:
                 raise ConfigError(f"{where}, but there is one already")
             found[task.name] = task
     return list(found.values())
@@ -35,7 +36,7 @@ def table(config: Config, hooks: Sequence[Hook]) -> list[Trigger]:
     """Every trigger. Raises ConfigError."""
     known = triggers.built_in_tasks() | {task.name for task in tasks(hooks)}
     for name in config.executor.limits:
-        if name not in known:
+        if name not in known | _TRAINS:
             raise ConfigError(f"executor.limits: there is no task {name!r}; there are {', '.join(sorted(known))}")
     debounce_s = config.extraction.debounce_s if config.extraction.model else 0.0
     quiet_s = config.evolution.quiet_s

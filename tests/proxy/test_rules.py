@@ -32,6 +32,12 @@ def test_the_configuration_adds_to_what_is_built_in(tmp_path: Path) -> None:
     assert set(triggers.table(debounce_s=0.0)) < set(found)
 
 
+def test_how_many_trainings_run_at_a_time_can_be_said_and_no_trigger_starts_one(tmp_path: Path) -> None:
+    assert table(configured(tmp_path, executor={"limits": {"train": 1}}))
+    with pytest.raises(ConfigError, match="no task 'train'"):
+        table(configured(tmp_path, triggers=[{"event": "turn_finished", "task": "train"}]))
+
+
 def test_learning_gathers_turns_only_when_a_model_is_called(tmp_path: Path) -> None:
     def wait(**extraction: Any) -> float:
         config = configured(tmp_path, extraction={"debounce_s": 9, **extraction})
