@@ -21,13 +21,15 @@ from proxy.front import Front
 from proxy.parts import assemble
 
 
-def build(config: Config, *, engine_port: int = 0, clock: Callable[[], float] = time.time) -> Starlette:
-    """The proxy as an ASGI application; its parts are made at start-up and closed at shutdown."""
+def build(
+    config: Config, *, engine_port: int = 0, clock: Callable[[], float] = time.time, alone: bool = False
+) -> Starlette:
+    """The proxy as an ASGI application; its parts are made at start-up and closed at shutdown. `alone`: see assemble."""
     front = Front(clock)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        parts = await assemble(config, engine_port=engine_port, clock=clock)
+        parts = await assemble(config, engine_port=engine_port, clock=clock, alone=alone)
         app.state.parts = parts
         front.open(parts)
         try:

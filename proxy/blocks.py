@@ -32,13 +32,14 @@ class Spawn(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """The recall block of one user message."""
+    """The recall block of one user message; `rev`: the cube's revision when it was made."""
 
     anchor: str
     session: str
     at: float
     recall: str
     memories: tuple[str, ...]
+    rev: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class Blocks:
         missing = [anchor for anchor in anchors if anchor not in found]
         if missing:
             for row in await self._database.rows(_AT, cube=cube, anchors=missing):
-                found[row.anchor] = Recalled(row.anchor, row.session, row.at, row.recall, tuple(row.memories))
+                found[row.anchor] = Recalled(row.anchor, row.session, row.at, row.recall, tuple(row.memories), row.rev)
         return found
 
     async def begun(self, cube: str, session: str) -> Begun | None:
@@ -120,6 +121,7 @@ class Blocks:
     def keep(self, cube: str, block: Recalled) -> None:
         """Keep what is injected at a place."""
         values = {"session": block.session, "at": block.at, "recall": block.recall, "memories": list(block.memories)}
+        values["rev"] = block.rev
         key = {"cube": cube, "anchor": block.anchor}
         self._recent[cube, block.anchor] = block
         self._spawn(self._write(db.blocks, key, values, self._recent, block))

@@ -27,7 +27,7 @@ from proxy.objects import Objects
 from proxy.responses import RESPONSES
 from proxy.sending import header, more, send_error, start, unless_gone
 from proxy.surface import Surface
-from proxy.upstreams.port import KEEPS_STATES, KV_HEADERS, Call, Reply, Upstream, UpstreamBroken
+from proxy.upstreams.port import KEEPS_STATES, KV_HEADERS, Call, Reply, Upstream, UpstreamBroken, served_by
 from proxy.upstreams.routing import Routes
 
 log = logging.getLogger(__name__)
@@ -89,6 +89,8 @@ class Chat:
         names = objects.named(raw, self._surface.kinds)
         keeper = await self._objects.require(principal.id, names) if names else ""
         upstream = self._upstream(principal, body, keeper)
+        if names or self._surface.goes_on(body):  # what it names lies at that upstream and at no other
+            upstream = self._routes.alone(upstream)
         self._surface.check(body)
         plain = {name.lower(): value for name, value in request.headers.items()}
         exchange = Exchange(request_id, principal, plain, body, raw, self._clock(), self._surface)
@@ -119,7 +121,7 @@ class Chat:
         finally:
             await reply.close()
             if exchange.answer is not None and exchange.answer.id and self._surface.keeps(exchange.body):
-                self._objects.claim(exchange.answer.id, exchange.principal.id, upstream.name)
+                self._objects.claim(exchange.answer.id, exchange.principal.id, exchange.upstream)
 
     async def _call(self, exchange: Exchange, upstream: Upstream, request: Request) -> Reply:
         started = time.perf_counter()
@@ -135,7 +137,9 @@ class Chat:
             adapter=exchange.adapter,
         )
         reply = await upstream.send(call)
-        if upstream.kind in KEEPS_STATES:
+        serving = served_by(reply, upstream)
+        exchange.response_headers["x-memory-upstream"] = exchange.upstream = serving.name
+        if serving.kind in KEEPS_STATES:
             proven = {name: value for name in KV_HEADERS if (value := header(reply, name))}
             exchange.response_headers.update(proven)
             self._metrics.began(proven)

@@ -50,6 +50,8 @@ class UpstreamConfig(_Section, frozen=True):
     connect_timeout_s: float = 10.0
     timeout_s: float = 600.0  # silence on an open answer
     ca_file: str = ""
+    fallback: tuple[str, ...] = ()  # names of upstreams, or name/model, that are asked when this one cannot answer
+    first_byte_s: float = 0.0  # with a fallback: how long it may be silent; 0: timeout_s
 
 
 class MemorySettings(_Section, frozen=True):
@@ -174,6 +176,7 @@ class Config(_Section, frozen=True):
     queue: str = ""  # empty: SQLite in the data folder
     server: Server = Server()
     upstreams: tuple[UpstreamConfig, ...] = ()
+    aliases: dict[str, str] = {}  # model name for clients → upstream/model
     memory: MemorySettings = MemorySettings()
     extraction: Extraction = Extraction()
     evolution: Evolution = Evolution()
@@ -262,6 +265,16 @@ def _checked(config: Config) -> Config:
             raise ConfigError(f"{where}.speaks: chat or messages is needed, to translate the others into")
         if upstream.kind == "litellm" and not upstream.provider:
             raise ConfigError(f"{where}.provider: which provider litellm shall call, such as anthropic")
+    for upstream in config.upstreams:
+        for entry in upstream.fallback:
+            other = entry.partition("/")[0]
+            if other not in names or other == upstream.name:
+                raise ConfigError(f"upstreams.{upstream.name}.fallback: there is no other upstream {other!r}")
+    for alias, target in config.aliases.items():
+        if target.partition("/")[0] not in names or not target.partition("/")[2]:
+            raise ConfigError(
+                f"aliases.{alias}: upstream/model is needed, with the name of an upstream, not {target!r}"
+            )
     if config.extraction.calls_per_minute < 0:
         raise ConfigError("extraction.calls_per_minute must not be negative; 0 is no limit")
     if config.executor.keep_failed_days < 0:

@@ -62,6 +62,7 @@ blocks = Table(  # what was injected at which place, to be put there again byte 
     Column("at", Float, nullable=False),
     Column("recall", Text, nullable=False),
     Column("memories", sa.JSON, nullable=False),
+    Column("rev", Integer, nullable=False, server_default="0"),
     Index("blocks_session", "cube", "session"),
 )
 

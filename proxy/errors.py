@@ -81,6 +81,12 @@ class UnsupportedEncoding(ApiError):
     status, type, code = 415, "invalid_request_error", "unsupported_encoding"
 
 
+class RateLimited(ApiError):
+    """A key's limit is reached; `retry-after` says when to come back."""
+
+    status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
+
+
 class UpgradeRequired(ApiError):
     """A protocol that is not served here was asked for."""
 

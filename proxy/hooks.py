@@ -51,6 +51,7 @@ class Exchange:
     response_headers: dict[str, str] = field(default_factory=dict)  # added to the answer's headers
     cube: str = ""  # whose saved KV states a local model may go by; empty: nobody's
     adapter: str = ""  # under which a local model shall answer; empty: none
+    upstream: str = ""  # the name of the one that serves, once it has begun to answer
     session: str = ""  # in whose name it may save what it has read; empty: it shall save nothing
     notes: dict[str, Any] = field(default_factory=dict)
     _stale: bool = False

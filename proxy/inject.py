@@ -94,11 +94,17 @@ def _costs(memories: Sequence[Memory]) -> list[tuple[Memory, int]]:
 
 
 def recall_block(
-    hits: Sequence[Hit], changed: Sequence[Memory], mark: str, budget: int, agenda: Sequence[tuple[str, str]] = ()
+    hits: Sequence[Hit],
+    changed: Sequence[Memory],
+    mark: str,
+    budget: int,
+    agenda: Sequence[tuple[str, str]] = (),
+    stands: Collection[str] = (),
 ) -> Block:
     """The hits as single turns and facts within `budget` tokens, the best one last, next to the question; `changed` are
     standing memories that are newer than the session's stable block. Of two that fit alike the shorter one goes in. `agenda`
-    are lines (proxy.agenda_lines) that stand behind all others, as they are."""
+    are lines (proxy.agenda_lines) that stand behind all others, as they are. `stands`: memories that blocks shortly before this
+    one show; they take their part of the budget, but are not said again."""
     told = {memory for memory, _ in agenda}
     budget -= sum(tokens(line) for _, line in agenda)
     hits = [hit for hit in hits if hit.memory.id not in told]
@@ -127,6 +133,7 @@ def recall_block(
         chosen[place] = plain
         used += cost
     lines = [(entries[place][0].id, entries[place][1]) for place in sorted(chosen, reverse=True)]
+    lines = [line for line in lines if line[0] not in stands]
     return _block(fence.RECALL, mark, _RECALL_HEADING, [*lines, *agenda])
 
 

@@ -187,6 +187,30 @@ def _show_tiers(console: Console, body: dict[str, Any]) -> None:
         console.print(f"{count:6} {name}")
 
 
+@command(bench, "prefix")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Draw it into this file (SVG).")
+def prefix(session: Session, out: Path | None) -> None:
+    """How much of each prompt is an unchanged prefix of the one before: no memory, ours, memory in the system prompt."""
+    from proxy.evaluation import prefix as walks
+    from proxy.evaluation import prefix_picture, run
+
+    with run.temporary(session.config, None) as alone, shown_progress() as progress:
+        body = asyncio.run(walks.measure(alone, progress))
+    if out is not None:
+        out.write_text(prefix_picture.draw(body), encoding="utf-8")
+    body = {"benchmark": "prefix", **body, "picture": str(out) if out else None}
+    session.answer(body, lambda console: _show_prefix(console, body))
+
+
+def _show_prefix(console: Console, body: dict[str, Any]) -> None:
+    table = Table(title=f"% of prompt tokens that are an unchanged prefix of the request before, {body['turns']} turns")
+    for title in ("client", "no memory", "memrelay", "system prompt"):
+        table.add_column(title, justify="left" if title == "client" else "right")
+    for name, row in (body["per_client"] | {"all": body}).items():
+        table.add_row(name, *(_percent(row[arm]) for arm in ("none", "ours", "system_prompt")))
+    console.print(table)
+
+
 @command(bench, "retrieval")
 @click.option("--memories", "sizes", type=click.IntRange(min=1), multiple=True, help="How many; default: 1000 10000.")
 @click.argument("more", type=click.IntRange(min=1), nargs=-1, metavar="[MORE]...")

@@ -46,6 +46,12 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.fallbacks = Counter(
+            "memrelay_fallbacks",
+            "Requests that another upstream was asked for",
+            ["before", "after"],
+            registry=self.registry,
+        )
         self.predictions = Counter(
             "memrelay_predictions",
             "Turns by whether their next was foreseen: made, overtaken by the next turn, skipped under load",
@@ -100,6 +106,10 @@ class Metrics:
         restored = kv.removeprefix("restored:")
         self.kv_chats.labels("cold" if kv == "cold" else source).inc()
         self.kv_tokens.inc(int(restored) if restored.isdecimal() else 0)
+
+    def fell_back(self, before: str, after: str) -> None:
+        """Count that an upstream is asked in another's stead."""
+        self.fallbacks.labels(before, after).inc()
 
     def triggered(self, event: str, outcome: str) -> None:
         """Count a put that followed from an event."""

@@ -144,7 +144,7 @@ async def assemble(
     )
     secret = await db.shared_secret(database)
     standing = Standing(database, secret, settings.stable_tokens, clock)
-    routes = routing.make(config, engine_port, database)
+    routes = routing.make(config, engine_port, database, metrics.fell_back)
     adapters = Adapters(database, clock)
     states = Activation(
         routes=routes,

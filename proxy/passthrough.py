@@ -32,7 +32,7 @@ from proxy.responses import RESPONSES
 from proxy.sending import header, more, send_error, start, unless_gone
 from proxy.splice import without
 from proxy.surface import CHAT
-from proxy.upstreams.port import Call, Reply, Upstream, UpstreamBroken
+from proxy.upstreams.port import Call, Reply, Upstream, UpstreamBroken, served_by
 from proxy.upstreams.routing import Routes
 
 log = logging.getLogger(__name__)
@@ -102,6 +102,8 @@ class PassThrough:
             sent,
             query=request.scope["query_string"].decode("latin-1"),
         )
+        if named:  # what it names lies at that upstream and at no other
+            upstream = self._routes.alone(upstream)
         answer = _Answer(self._objects, principal.id, upstream, family, filtered=request.method == "GET" and not keeper)
         if request.method == "GET" and _A_RESPONSE.fullmatch(path):
             plain = {name.lower(): value for name, value in request.headers.items()}
@@ -158,6 +160,7 @@ class PassThrough:
             raise
         self._metrics.first_byte.observe(time.perf_counter() - started)
         answer.status = reply.status
+        answer.upstream = served_by(reply, upstream)
         try:
             await answer.pass_on(reply, request_id, send)
         finally:
@@ -170,7 +173,7 @@ class _Answer:
     def __init__(self, kept: Objects, principal: str, upstream: Upstream, family: str, *, filtered: bool) -> None:
         self._objects = kept
         self._principal = principal
-        self._upstream = upstream
+        self.upstream = upstream
         self._claims = family not in _STATELESS
         self._filtered = filtered
         self.heard: Callable[[bytes], Awaitable[None]] | None = None
@@ -192,7 +195,7 @@ class _Answer:
             first = await self._mine(first)
         elif is_json and self._claims:
             self._claim(first)
-        await send(start(reply, request_id, {}))
+        await send(start(reply, request_id, {"x-memory-upstream": self.upstream.name}))
         await more(send, first)
         try:
             async for chunk in chunks:
@@ -205,7 +208,7 @@ class _Answer:
     def _claim(self, held: bytes) -> None:
         made = _parsed(held).get("id")
         if isinstance(made, str):
-            self._objects.claim(made, self._principal, self._upstream.name)
+            self._objects.claim(made, self._principal, self.upstream.name)
 
     async def _mine(self, held: bytes) -> bytes:
         """A list without what other principals have made."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from memory.agenda import Agenda
 from memory.agenda_questions import Asked, asked
@@ -12,13 +12,15 @@ from memory.redact import redact
 from memory.retrieve import Question, Retriever
 from memory.turns import SAME_TURN_S
 from memory.types import Hit, Kind, Memory
+from memory.words import tokens
 from proxy import agenda_lines, inject
-from proxy.blocks import Begun
+from proxy.blocks import Begun, Recalled
 from proxy.config import MemorySettings
 from proxy.hooks import Exchange
 from proxy.scene import Scene
 
 _LONGEST_QUESTION = 4000  # characters; of a longer message its end is asked, where questions stand
+_SAID_AGAIN = 2  # hits that are shown though a block shortly before shows them
 _BEST = 3  # hits that count as found when none was shown
 
 
@@ -32,9 +34,20 @@ class Recall:
         self._agenda = agenda
 
     async def block(
-        self, exchange: Exchange, scene: Scene, cube: Cube | None, begun: Begun, mark: str, *, first: bool
+        self,
+        exchange: Exchange,
+        scene: Scene,
+        cube: Cube | None,
+        begun: Begun,
+        mark: str,
+        *,
+        first: bool,
+        near: Mapping[str, int],
+        before: Recalled | None,
     ) -> tuple[inject.Block, str | None]:
-        """The block for the question, and why something is missing in it; `first`: it is the first one of its session."""
+        """The block for the question, and why something is missing in it; `first`: it is the first one of its session. `near`:
+        memories that blocks shortly before it show, with the revision at which they were made. `before`: the block of the same
+        question when it was asked before; it is made anew only when something of it, or in the new one, has changed."""
         if cube is None:
             return inject.EMPTY, None
         text = scene.conversation.text[-_LONGEST_QUESTION:]
@@ -54,9 +67,20 @@ class Recall:
         if wanted is not None:  # the list is complete: what else is known of tasks is over, or was put otherwise
             hits = [hit for hit in hits if hit.memory.kind not in wanted.kinds and not hit.replaced]
             changed = [memory for memory in changed if memory.kind not in wanted.kinds]
-        block = inject.recall_block(hits, changed, mark, budget, agenda)
-        exchange.notes["stood"] = _stood(result.hits, begun.memories, block.memories)
+        # what answers the question best stands beside it all the same: small models use it more often there
+        same = {hit.memory.id for hit in hits[_SAID_AGAIN:] if hit.memory.rev <= near.get(hit.memory.id, -1)}
+        block = inject.recall_block(hits, changed, mark, budget, agenda, same)
+        if before is not None and await self._holds(scene, before, hits, block):
+            block = inject.Block(before.recall, before.memories, tokens(before.recall))
+        exchange.notes["stood"] = _stood(result.hits, {*begun.memories, *same}, block.memories)
         return block, result.degraded
+
+    async def _holds(self, scene: Scene, before: Recalled, hits: Sequence[Hit], now: inject.Block) -> bool:
+        """Whether a block may stand as it is: nothing that it shows, and nothing that a new one would show, is newer."""
+        own = {hit.memory.id for hit in hits if any(one.session == scene.session for one in hit.memory.sources)}
+        shown = [memory for memory in dict.fromkeys((*before.memories, *now.memories)) if memory not in own]
+        found = await self._memories.by_ids(scene.cube, shown)
+        return all(one in found and found[one].rev <= before.rev for one in shown)
 
     async def _due(self, scene: Scene, wanted: Asked | None, now: float, *, first: bool) -> list[agenda_lines.Line]:
         """The open tasks that a question asks for; of a session's first question else, what presses."""

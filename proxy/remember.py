@@ -43,6 +43,7 @@ from scheduler.triggers import INDEX_BROKEN, QUERY_ARRIVED, Triggers
 log = logging.getLogger(__name__)
 MODES = ("on", "off", "read", "write")
 _AT_A_TIME = 4
+_NEAR = 3  # turns in which a memory that was shown is not shown again
 
 
 class Remember(Hook):
@@ -184,15 +185,19 @@ class Remember(Hook):
             shown = now.memories
         elif conversation.asks >= 0:
             first = new or (not conversation.places and bool(now) and _is_recent(now, self._clock()))
-            block, degraded = await self._recall.block(exchange, scene, cube, begun, mark, first=first)
+            near, before = _near(scene, named), now if now and now.session == scene.session else None
+            block, degraded = await self._recall.block(
+                exchange, scene, cube, begun, mark, first=first, near=near, before=before
+            )
             recalls[conversation.asks] = block.text
             shown = block.memories
+            at, rev = self._clock(), cube.rev if cube else 0
             if block.text or begun.stable or exchange.body.get("tools") or now:
-                self._blocks.keep(scene.cube, Recalled(anchor, scene.session, self._clock(), block.text, shown))
+                self._blocks.keep(scene.cube, Recalled(anchor, scene.session, at, block.text, shown, rev))
         if new and scene.writes and self._states.kept(exchange.model):
             exchange.notes["head"] = head_of(exchange.model, exchange.messages, exchange.as_chat.get("tools"))
         exchange.edit(inject.edits(exchange.messages, begun.stable, recalls))
-        ids = tuple(dict.fromkeys((*begun.memories, *shown)))
+        ids = tuple(dict.fromkeys((*begun.memories, *shown, *exchange.notes.get("stood", ()))))
         exchange.notes["shown"] = shown
         found = exchange.notes.get("found")
         if isinstance(found, Result):
@@ -245,6 +250,14 @@ class Remember(Hook):
         """A client that hung up had asked and been answered in part: that is remembered, a failed call is not."""
         if exchange.answer is not None and exchange.answer.text:
             await self.on_response(exchange)
+
+
+def _near(scene: Scene, named: str) -> dict[str, int]:
+    """What the last few blocks that are put again show: memory → the cube's revision then."""
+    conversation = scene.conversation
+    earlier = [stable_id(named, anchor) for index, anchor in conversation.anchors if index < conversation.asks]
+    blocks = [scene.old[anchor] for anchor in earlier[-_NEAR:] if anchor in scene.old]
+    return {memory: block.rev for block in blocks for memory in block.memories}
 
 
 def _is_recent(block: Recalled | None, now: float) -> bool:

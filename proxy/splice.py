@@ -89,6 +89,14 @@ def splice(body: bytes, edits: Sequence[Edit], shape: Shape = CHAT) -> bytes:
     return body
 
 
+def put(body: bytes, field: str, text: str) -> bytes:
+    """`body` with `text` as the value of its field, which must be there. Raises CannotSplice."""
+    at = _value_of(body, field)
+    if at is None:
+        raise CannotSplice(f"no field {field}")
+    return body[:at] + msgspec.json.encode(text) + body[_end(body, at) :]
+
+
 def without(body: bytes, field: str, places: Collection[int]) -> bytes:
     """`body` without some elements of its array `field`. Raises CannotSplice."""
     start = _value_of(body, field)

@@ -50,6 +50,12 @@ class Reply(Protocol):
         ...
 
 
+def served_by(reply: Reply, asked: Upstream) -> Upstream:
+    """Whose answer it is: that of the upstream that was asked, or of one that was asked in its stead."""
+    found: Upstream = getattr(reply, "upstream", asked)
+    return found
+
+
 class UpstreamBroken(Exception):
     """The upstream's body ended before it was complete."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from memory.sql import Database
 from proxy.config import Config, UpstreamConfig
 from proxy.errors import ApiError, BadRequest, ModelNotFound, NotFound
+from proxy.upstreams.fallback import Breaker, Choice, Falling, Renamed, Told
 from proxy.upstreams.litellm_adapter import LitellmUpstream
 from proxy.upstreams.llama_server import LlamaServer
 from proxy.upstreams.port import Upstream
@@ -41,16 +42,23 @@ class Routes:
     """All configured upstreams in their order."""
 
     def __init__(
-        self, upstreams: Sequence[tuple[Upstream, tuple[str, ...]]], keepers: Sequence[KeepsStates] = ()
+        self,
+        upstreams: Sequence[tuple[Upstream, tuple[str, ...]]],
+        keepers: Sequence[KeepsStates] = (),
+        aliases: Mapping[str, Upstream] | None = None,
     ) -> None:
-        """`keepers`: who keeps KV states, by the names of their upstreams."""
+        """`keepers`: who keeps KV states, by the names of their upstreams. `aliases`: names that one of them serves by
+        another name."""
         self._upstreams = list(upstreams)
+        self._aliases = dict(aliases or {})
         self._keepers = {keeper.name: keeper for keeper in keepers}
 
     def of(self, model: Any) -> Upstream:
         """The upstream for a request's `model`. Raises BadRequest, ModelNotFound."""
         if not isinstance(model, str) or not model:
             raise BadRequest("you must give a model", param="model", code="missing_required_parameter")
+        if model in self._aliases:
+            return self._aliases[model]
         for upstream, patterns in self._upstreams:
             if any(fnmatchcase(model, pattern) for pattern in patterns):
                 return upstream
@@ -77,6 +85,13 @@ class Routes:
             log.warning("states of cube %s could not be reached", cube)
         return found
 
+    @staticmethod
+    def alone(upstream: Upstream) -> Upstream:
+        """The upstream without those that would be asked in its stead: for what names an object that only it has."""
+        if isinstance(upstream, Renamed):
+            return Renamed(Routes.alone(upstream.upstream), upstream.model)
+        return upstream.first if isinstance(upstream, Falling) else upstream
+
     def first(self, kind: str = "openai") -> Upstream:
         """The first of a kind: where that goes for which no model is named. Raises NotFound."""
         for upstream, _ in self._upstreams:
@@ -93,6 +108,8 @@ class Routes:
                 name = str(model["id"])
                 if name not in out and self._reaches(name, upstream):
                     out[name] = model
+        for alias, upstream in self._aliases.items():
+            out[alias] = {"id": alias, "object": "model", "created": 0, "owned_by": upstream.name}
         return list(out.values())
 
     def _reaches(self, model: str, upstream: Upstream) -> bool:
@@ -115,22 +132,37 @@ class Routes:
             await upstream.close()
 
 
-def make(config: Config, engine_port: int, database: Database | None = None) -> Routes:
+def make(
+    config: Config, engine_port: int, database: Database | None = None, fell: Told = lambda before, after: None
+) -> Routes:
     """The upstreams of the configuration. `database`: where it is written down what a llama-server saves for us; None: it saves
-    nothing."""
-    upstreams: list[tuple[Upstream, tuple[str, ...]]] = []
+    nothing. `fell` is told when one is asked in another's stead."""
+    plain: dict[str, Upstream] = {}
     keepers: list[KeepsStates] = []
     for entry in config.upstreams:
         if entry.kind == "llama_server":
             server, states = _llama_server(entry, database)
             keepers.append(states)
-            upstream: Upstream = Translating(server, server, frozenset(entry.speaks) or _SPEAKS[entry.kind])
+            plain[entry.name] = Translating(server, server, frozenset(entry.speaks) or _SPEAKS[entry.kind])
         else:
-            upstream = _upstream(entry, engine_port)
+            plain[entry.name] = _upstream(entry, engine_port)
         if entry.kind == "llama":
-            keepers.append(EngineStates(upstream, config.folder / KV_FOLDER))
-        upstreams.append((upstream, entry.models))
-    return Routes(upstreams, keepers)
+            keepers.append(EngineStates(plain[entry.name], config.folder / KV_FOLDER))
+    breakers = {name: Breaker() for name in plain}
+    asked = {entry.name: _with_others(entry, plain, breakers, fell) for entry in config.upstreams}
+    targets = {alias: target.partition("/") for alias, target in config.aliases.items()}
+    aliases = {alias: Renamed(asked[name], model) for alias, (name, _, model) in targets.items()}
+    return Routes([(asked[entry.name], entry.models) for entry in config.upstreams], keepers, aliases)
+
+
+def _with_others(
+    entry: UpstreamConfig, plain: Mapping[str, Upstream], breakers: Mapping[str, Breaker], fell: Told
+) -> Upstream:
+    """An upstream with those that are asked in its stead."""
+    named = [other.partition("/") for other in entry.fallback]
+    others = [Choice(plain[name], model) for name, _, model in named]
+    first = plain[entry.name]
+    return Falling(first, others, breakers, entry.first_byte_s, fell) if others else first
 
 
 def _llama_server(entry: UpstreamConfig, database: Database | None) -> tuple[LlamaServer, SlotStates]:
