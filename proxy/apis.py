@@ -23,6 +23,7 @@ from proxy.predicting import Due, Predictor
 from proxy.scenes_api import ScenesApi
 from proxy.tiers_api import TiersApi
 from proxy.transfer_api import TransferApi
+from proxy.usage_api import UsageApi
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Apis:
     graph: GraphApi
     agenda: AgendaApi
     jobs: JobsApi
+    usage: UsageApi
     transfer: TransferApi
     scenes: ScenesApi
     tiers: TiersApi
@@ -149,6 +151,7 @@ def make(parts: Parts, clock: Callable[[], float]) -> Apis:
         graph=graph,
         agenda=agenda,
         jobs=jobs,
+        usage=UsageApi(auth=parts.auth, keys=parts.keys, usage=parts.usage),
         transfer=transfer,
         scenes=scenes,
         tiers=tiers,

@@ -10,15 +10,18 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Protocol
 
 from memory.grants import ACTIVE, ARCHIVED, CubeRefused, Grants, Level
 from memory.sql import DatabaseError
 from memory.types import stable_id
-from proxy.errors import ApiError, Conflict, Forbidden, ModelNotFound, NotFound, Unauthorized, Unavailable
+from proxy.config import Quota
+from proxy.errors import ApiError, BadRequest, Conflict, Forbidden, ModelNotFound, NotFound, Unauthorized, Unavailable
+from proxy.headers import OWN_KEY
 from proxy.keys import PREFIX, Key, Keys, digest, well_formed
+from proxy.tokens import BadToken, Verifier, unauthorized
 
 log = logging.getLogger(__name__)
 _CACHED = 10_000
@@ -32,6 +35,8 @@ class Principal:
     key: str
     scopes: frozenset[str]
     models: tuple[str, ...] | None = None
+    limits: Quota | None = None
+    user: str = ""  # the end user within it, as a signed token says
 
     def has(self, scope: str) -> bool:
         """Whether the key has the scope (`admin` includes all but act_as_user)."""
@@ -70,7 +75,18 @@ class Auth:
     """Looks keys up on every request, so that a revoked one stops at once; when the database cannot answer, a key that
     was good a moment ago still is."""
 
-    def __init__(self, keys: Keys, clock: Callable[[], float] = time.time, *, trust_s: float = 300.0) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        clock: Callable[[], float] = time.time,
+        *,
+        trust_s: float = 300.0,
+        bearers: Verifier | None = None,
+        users: Verifier | None = None,
+    ) -> None:
+        """`bearers`: whose tokens stand in place of a key; `users`: whose tokens name an end user within a key."""
+        self._bearers = bearers
+        self._users = users
         self._keys = keys
         self._clock = clock
         self._trust_s = trust_s
@@ -81,12 +97,35 @@ class Auth:
         secret = presented(headers)
         if not secret:
             raise Unauthorized("no API key: send it as `Authorization: Bearer sk-mem-…`")
+        if self._bearers is not None and not secret.startswith(PREFIX) and secret.count(".") == 2:
+            return self._signed(self._bearers, secret)
         if not well_formed(secret):
             raise Unauthorized("incorrect API key: not a memrelay key (they begin with sk-mem-)")
         key = await self._find(digest(secret))
         if key is None or not key.usable(self._clock()):
             raise Unauthorized("incorrect API key: unknown, revoked or expired")
-        return Principal(key.principal, key.id, frozenset(key.scopes), key.models)
+        found = Principal(key.principal, key.id, frozenset(key.scopes), key.models, key.limits)
+        return self._with_user(found, headers)
+
+    @staticmethod
+    def _signed(bearers: Verifier, token: str) -> Principal:
+        """The principal that a token names: the same for the same issuer and claim."""
+        try:
+            subject = bearers.subject(token)
+        except BadToken as error:
+            raise unauthorized(error) from error
+        named = stable_id("jwt", bearers.config.issuer, subject)
+        return Principal(f"jwt_{named}", f"jwt_{named}", frozenset(bearers.config.scopes))
+
+    def _with_user(self, principal: Principal, headers: Mapping[str, str]) -> Principal:
+        """The end user whom a signed token names, where a key may act as its users; then no other header names one."""
+        token = headers.get(self._users.config.header, "").strip() if self._users is not None else ""
+        if self._users is None or not token or not principal.has("act_as_user"):
+            return principal
+        try:
+            return replace(principal, user=self._users.subject(token))
+        except BadToken as error:
+            raise unauthorized(error) from error
 
     async def _find(self, hashed: str) -> Key | None:
         now = self._clock()
@@ -116,12 +155,30 @@ def presented(headers: Mapping[str, str]) -> str:
     return other if not bearer or (other.startswith(PREFIX) and not bearer.startswith(PREFIX)) else bearer
 
 
+class _Named(Protocol):
+    kind: str
+    name: str
+
+
+def own_key(principal: Principal, headers: Mapping[str, str], upstream: _Named) -> str:
+    """The client's own credential for the upstream, if it sends one. Raises Forbidden for a key that may not, BadRequest for an
+    upstream that takes none."""
+    credential = headers.get(OWN_KEY, "").strip()
+    if credential:
+        principal.require("upstream_key")
+        if upstream.kind not in ("openai", "anthropic"):
+            raise BadRequest(f"upstream {upstream.name} takes no key of yours", param="X-Upstream-Authorization")
+    return credential
+
+
 def cube_of(
     principal: Principal, headers: Mapping[str, str], body: Mapping[str, Any], user_headers: Sequence[str]
 ) -> str:
     """The cube of this request: the principal's own, or with act_as_user one per end user within it."""
     if not principal.has("act_as_user"):
         return home_cube(principal.id)
+    if principal.user:
+        return home_cube(principal.id, principal.user[:512])
     named = next((headers[name].strip() for name in user_headers if headers.get(name, "").strip()), "")
     if not named:
         named = next((str(body[name]) for name in ("user", "safety_identifier") if body.get(name)), "")

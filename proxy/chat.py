@@ -11,17 +11,19 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from proxy import bodies, headers, objects
-from proxy.auth import Auth, Principal
+from proxy.auth import Auth, Principal, own_key
 from proxy.blocks import Spawn
 from proxy.bodies import ClientGone
 from proxy.errors import ApiError, NotFound
 from proxy.hooks import Exchange, Hooks
+from proxy.metering import Metering
 from proxy.metrics import Metrics
 from proxy.objects import Objects
 from proxy.responses import RESPONSES
@@ -46,6 +48,7 @@ class Chat:
         hooks: Hooks,
         kept: Objects,
         metrics: Metrics,
+        metering: Metering,
         spawn: Spawn,
         most: int,
         clock: Callable[[], float] = time.time,
@@ -56,6 +59,7 @@ class Chat:
         self._hooks = hooks
         self._objects = kept
         self._metrics = metrics
+        self._metering = metering
         self._most = most
         self._spawn = spawn
         self._clock = clock
@@ -64,9 +68,11 @@ class Chat:
         """Answer one chat."""
         request = Request(scope, receive)
         request_id = f"req_{uuid.uuid4().hex}"
-        exchange, status = None, 500
+        exchange, status, entered = None, 500, False
         try:
             exchange, upstream = await self._accept(request, request_id)
+            exchange.response_headers.update(await self._metering.enter(exchange.principal))
+            entered = True
             await unless_gone(receive, self._answer(exchange, upstream, request, send))
             status = exchange.status
         except ApiError as error:
@@ -78,7 +84,20 @@ class Chat:
             if exchange is not None:
                 self._spawn(self._hooks.on_error(exchange, gone))
         finally:
+            if exchange is not None and entered:
+                self._leave(exchange)
             self._metrics.requests.labels(self._surface.name, str(status)).inc()
+
+    def _leave(self, exchange: Exchange) -> None:
+        """Count what the request used."""
+        self._metering.leave(
+            exchange.principal,
+            upstream=exchange.upstream,
+            model=exchange.model,
+            told=exchange.answer.usage if exchange.answer else None,
+            injected=int(exchange.response_headers.get("x-memory-tokens", 0)),
+            answered=bool(exchange.upstream) and exchange.status < 400,
+        )
 
     async def _accept(self, request: Request, request_id: str) -> tuple[Exchange, Upstream]:
         principal = await self._auth.principal(request.headers)
@@ -89,7 +108,8 @@ class Chat:
         names = objects.named(raw, self._surface.kinds)
         keeper = await self._objects.require(principal.id, names) if names else ""
         upstream = self._upstream(principal, body, keeper)
-        if names or self._surface.goes_on(body):  # what it names lies at that upstream and at no other
+        credential = own_key(principal, request.headers, upstream)
+        if names or credential or self._surface.goes_on(body):  # for that upstream and no other
             upstream = self._routes.alone(upstream)
         self._surface.check(body)
         plain = {name.lower(): value for name, value in request.headers.items()}
@@ -136,6 +156,8 @@ class Chat:
             session=exchange.session,
             adapter=exchange.adapter,
         )
+        if credential := request.headers.get(headers.OWN_KEY, ""):
+            call = replace(call, credential=credential)
         reply = await upstream.send(call)
         serving = served_by(reply, upstream)
         exchange.response_headers["x-memory-upstream"] = exchange.upstream = serving.name

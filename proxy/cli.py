@@ -17,7 +17,7 @@ from rich.table import Table
 from proxy import __version__, measure_edge
 from proxy.adapters_cli import adapters
 from proxy.agenda_cli import tasks
-from proxy.config import Config, ConfigError
+from proxy.config import Config, ConfigError, Quota
 from proxy.console import Session, command
 from proxy.console import fail as _fail
 from proxy.cubes_cli import cubes
@@ -25,6 +25,7 @@ from proxy.jobs_cli import jobs
 from proxy.measure import bench, evaluation
 from proxy.measure_kv import kv as _bench_kv  # noqa: F401 - it joins `bench`
 from proxy.moving import moving
+from proxy.usage_cli import usage
 
 T = TypeVar("T")
 ROLES = ("all", "proxy", "executor", "engine")
@@ -57,6 +58,7 @@ main.add_command(jobs)
 main.add_command(evaluation)
 bench.add_command(measure_edge.edge)
 main.add_command(bench)
+main.add_command(usage)
 for _moving in moving.commands.values():
     main.add_command(_moving)
 
@@ -138,6 +140,27 @@ def check(session: Session) -> None:
 # --- keys -----------------------------------------------------------------------------------------------------------------
 
 
+_QUOTA = (
+    click.option("--requests-per-minute", type=click.IntRange(min=0), default=0),
+    click.option("--tokens-per-minute", type=click.IntRange(min=0), default=0),
+    click.option("--concurrent", type=click.IntRange(min=0), default=0, help="Requests at a time."),
+    click.option("--tokens-per-day", type=click.IntRange(min=0), default=0),
+    click.option("--tokens-per-month", type=click.IntRange(min=0), default=0),
+    click.option("--cost-per-day", type=click.FloatRange(min=0), default=0.0),
+    click.option("--cost-per-month", type=click.FloatRange(min=0), default=0.0),
+)
+
+
+def _quota(function: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_QUOTA):
+        function = option(function)
+    return function
+
+
+def _given(quota: dict[str, Any]) -> Quota | None:
+    return Quota(**quota) if any(quota.values()) else None
+
+
 @command(keys, "create")
 @click.option("--name", default="", help="What the key is for.")
 @click.option(
@@ -146,6 +169,7 @@ def check(session: Session) -> None:
 @click.option("--principal", help="Give a known principal one more key (the same memory).")
 @click.option("--model", "models", multiple=True, help="Allow only these model names or patterns.")
 @click.option("--days", type=float, help="Expires after so many days.")
+@_quota
 def keys_create(
     session: Session,
     name: str,
@@ -153,6 +177,7 @@ def keys_create(
     principal: str | None,
     models: tuple[str, ...],
     days: float | None,
+    **quota: Any,
 ) -> None:
     """Make a key; it is shown this once."""
     import time
@@ -166,6 +191,7 @@ def keys_create(
             scopes=scopes or DEFAULT_SCOPES,
             models=models or None,
             expires_at=time.time() + days * 86400 if days is not None else None,
+            limits=_given(quota),
         )
 
     made = _with_keys(session, run)
@@ -187,6 +213,15 @@ def keys_list(session: Session) -> None:
         console.print(table)
 
     session.answer({"keys": [_key(key) for key in found]}, show)
+
+
+@command(keys, "limit")
+@click.argument("key_id")
+@_quota
+def keys_limit(session: Session, key_id: str, **quota: Any) -> None:
+    """Set what a key may use; what is not named is as the configuration says."""
+    key = _with_keys(session, lambda keys: keys.limit(key_id, _given(quota)))
+    session.answer(_key(key), lambda console: console.print(f"{key.id}: {_key(key)['limits'] or 'as configured'}"))
 
 
 @command(keys, "rotate")
@@ -212,7 +247,10 @@ def _key(key: Any) -> dict[str, Any]:
 
     now = time.time()
     state = "active" if key.usable(now) else "expired" if key.revoked_at is None or key.revoked_at > now else "revoked"
-    return {**asdict(key), "state": state}
+    limits = (
+        {name: value for name, value in msgspec.structs.asdict(key.limits).items() if value} if key.limits else None
+    )
+    return {**asdict(key), "limits": limits, "state": state}
 
 
 def _with_keys(session: Session, work: Callable[[Any], Awaitable[T]]) -> T:

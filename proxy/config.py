@@ -30,6 +30,15 @@ class Server(_Section, frozen=True):
     cors_origins: tuple[str, ...] = ()
 
 
+class Price(_Section, frozen=True):
+    """Money per million tokens. `cached` (read from the provider's cache) and `written` (into it): as `input` where not given."""
+
+    input: float = 0.0
+    output: float = 0.0
+    cached: float | None = None
+    written: float | None = None
+
+
 class UpstreamConfig(_Section, frozen=True):
     """One provider. `models` are names or patterns with *; the first upstream that matches serves the request."""
 
@@ -51,6 +60,7 @@ class UpstreamConfig(_Section, frozen=True):
     timeout_s: float = 600.0  # silence on an open answer
     ca_file: str = ""
     fallback: tuple[str, ...] = ()  # names of upstreams, or name/model, that are asked when this one cannot answer
+    prices: dict[str, Price] = {}  # model name or pattern → what it costs; the first that matches
     first_byte_s: float = 0.0  # with a fallback: how long it may be silent; 0: timeout_s
 
 
@@ -98,6 +108,38 @@ class Limits(_Section, frozen=True):
     body_bytes: int = 64 * 1024 * 1024
     upload_bytes: int = 1024 * 1024 * 1024
     import_bytes: int = 1024 * 1024 * 1024
+
+
+class JwtConfig(_Section, frozen=True):
+    """Whose tokens are believed. `secret`: HS256; `jwks_file`: RS256 and ES256 by the public keys in it."""
+
+    secret: str = ""
+    jwks_file: str = ""
+    issuer: str = ""
+    audience: str = ""
+    claim: str = "sub"
+    leeway_s: float = 30.0  # how far clocks may be apart
+    scopes: tuple[str, ...] = ("chat", "memory:read", "memory:write")
+    header: str = "x-openwebui-user-jwt"  # of end users: where their token stands
+
+
+class Tokens(_Section, frozen=True):
+    """Signed tokens. `bearer`: in place of a key; `user`: the end user within a key that has the scope act_as_user."""
+
+    bearer: JwtConfig = JwtConfig()
+    user: JwtConfig = JwtConfig()
+
+
+class Quota(_Section, frozen=True):
+    """What a key may use; 0: no limit. Minutes and `concurrent` are counted by each proxy process, budgets by all together."""
+
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+    concurrent: int = 0
+    tokens_per_day: int = 0
+    tokens_per_month: int = 0
+    cost_per_day: float = 0.0
+    cost_per_month: float = 0.0
 
 
 class ExecutorSettings(_Section, frozen=True):
@@ -182,6 +224,8 @@ class Config(_Section, frozen=True):
     evolution: Evolution = Evolution()
     prediction: Prediction = Prediction()
     limits: Limits = Limits()
+    quota: Quota = Quota()
+    tokens: Tokens = Tokens()
     executor: ExecutorSettings = ExecutorSettings()
     engine: EngineSettings = EngineSettings()
     parametric: Parametric = Parametric()

@@ -35,11 +35,26 @@ keys = Table(
     Column("display", String, nullable=False),  # "sk-mem-abcd…wxyz"
     Column("scopes", sa.JSON, nullable=False),
     Column("models", sa.JSON),  # allow-list of model name patterns; null = all
+    Column("limits", sa.JSON),  # see config.Quota; null = what the configuration says
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float),
     Column("revoked_at", Float),
     Column("replaces", String),
     Index("keys_principal", "principal"),
+)
+
+usage = Table(  # what keys have used, see proxy/usage.py
+    "usage",
+    metadata,
+    Column("key", String, primary_key=True),
+    Column("day", String, primary_key=True),  # in UTC, as 2026-11-23
+    Column("upstream", String, primary_key=True),
+    Column("model", String, primary_key=True),
+    *(
+        Column(name, sa.BigInteger, nullable=False)
+        for name in ("requests", "unknown", "prompt", "cached", "written", "completion", "injected")
+    ),
+    Column("cost", Float, nullable=False),
 )
 
 sessions = Table(  # the stable block with which a session began

@@ -53,6 +53,7 @@ class Front:
                 hooks=parts.hooks,
                 kept=parts.objects,
                 metrics=parts.metrics,
+                metering=parts.metering,
                 spawn=parts.background,
                 most=parts.config.limits.body_bytes,
                 clock=self._clock,
@@ -65,6 +66,7 @@ class Front:
             kept=parts.objects,
             heard=parts.remember.had_later,
             metrics=parts.metrics,
+            metering=parts.metering,
             limits=parts.config.limits,
         )
         self._apis = apis.make(parts, self._clock)
@@ -108,6 +110,7 @@ class Front:
             Route("/v1/cubes/{id}/fuse", cubes("fuse"), methods=["POST"]),
             Route("/v1/cubes/{id}/grants", cubes("grants"), methods=["GET", "POST"]),
             Route("/v1/cubes/{id}/grants/{principal}", cubes("grant"), methods=["DELETE"]),
+            Route("/v1/usage", self._to("usage")("usage"), methods=["GET"]),
             Route("/v1/{path:path}", _Whole(self._to_surface(_OTHERS))),
             Route("/health", self.health, methods=["GET"]),
             Route("/ready", self.ready, methods=["GET"]),

@@ -13,8 +13,12 @@ _HOP = frozenset(
 )  # fmt: skip
 _NOT_UPSTREAM = _HOP | {
     "host", "content-length", "content-encoding", "accept-encoding", "expect", "authorization", "x-api-key", "cookie",
+    "x-upstream-authorization", "x-openwebui-user-jwt",
 }  # fmt: skip
 _NOT_CLIENT = _HOP | {"content-length", "date", "server", "set-cookie"}
+
+
+OWN_KEY = "x-upstream-authorization"  # a client's own credential for the upstream
 
 
 def to_upstream(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:

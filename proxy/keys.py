@@ -14,21 +14,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from memory.sql import Database
 from proxy import db
+from proxy.config import Quota
 
 PREFIX = "sk-mem-"
-SCOPES = ("chat", "memory:read", "memory:write", "admin", "act_as_user")
+SCOPES = ("chat", "memory:read", "memory:write", "admin", "act_as_user", "upstream_key")
 DEFAULT_SCOPES = ("chat", "memory:read", "memory:write")
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key as it is stored. `models` is an allow-list of name patterns; None means all."""
+    """A key as it is stored. `models` is an allow-list of name patterns; None means all. `limits`: 0 and None mean what the
+    configuration says."""
 
     id: str
     principal: str
@@ -40,6 +43,7 @@ class Key:
     expires_at: float | None
     revoked_at: float | None
     replaces: str | None = None
+    limits: Quota | None = None
 
     def usable(self, now: float) -> bool:
         """Neither revoked nor expired."""
@@ -98,6 +102,7 @@ class Keys:
         scopes: Sequence[str] = DEFAULT_SCOPES,
         models: Sequence[str] | None = None,
         expires_at: float | None = None,
+        limits: Quota | None = None,
     ) -> NewKey:
         """A key for a new principal, or one more key for a known one (they share its memory).
 
@@ -117,6 +122,7 @@ class Keys:
             created_at=now,
             expires_at=expires_at,
             revoked_at=None,
+            limits=limits,
         )
 
         async def work(connection: AsyncConnection) -> None:
@@ -159,6 +165,7 @@ class Keys:
                 expires_at=old.expires_at,
                 revoked_at=None,
                 replaces=old.id,
+                limits=old.limits,
             )
             await _insert(connection, new, secret)
             ends = now + grace_s if old.revoked_at is None else min(old.revoked_at, now + grace_s)
@@ -166,6 +173,19 @@ class Keys:
             return new
 
         return NewKey(secret, await self._database.write(work))
+
+    async def limit(self, key_id: str, limits: Quota | None) -> Key:
+        """From the next request on the key has these limits; None: what the configuration says. Raises LookupError."""
+
+        async def work(connection: AsyncConnection) -> Key:
+            values = {"limits": _limits(limits)}
+            await connection.execute(sa.update(db.keys).where(db.keys.c.id == key_id).values(**values))
+            row = (await connection.execute(sa.select(db.keys).where(db.keys.c.id == key_id))).first()
+            if row is None:
+                raise LookupError(f"no key {key_id}")
+            return _key(row)
+
+        return await self._database.write(work)
 
     async def revoke(self, key_id: str) -> Key:
         """From the next request on the key is not accepted. Raises LookupError."""
@@ -181,9 +201,14 @@ class Keys:
         return await self._database.write(work)
 
 
+def _limits(limits: Quota | None) -> Any:
+    return {name: value for name, value in msgspec.structs.asdict(limits).items() if value} if limits else sa.null()
+
+
 async def _insert(connection: AsyncConnection, key: Key, secret: str) -> None:
     values = {name: getattr(key, name) for name in Key.__dataclass_fields__}
     values |= {"scopes": list(key.scopes), "models": list(key.models) if key.models is not None else None}
+    values["limits"] = _limits(key.limits)
     await connection.execute(sa.insert(db.keys).values(**values, digest=digest(secret)))
 
 
@@ -199,5 +224,6 @@ def _key(row: sa.Row[Any]) -> Key:
     values |= {
         "scopes": tuple(values["scopes"]),
         "models": tuple(values["models"]) if values["models"] is not None else None,
+        "limits": msgspec.convert(values["limits"], Quota) if values["limits"] else None,
     }
     return Key(**values)

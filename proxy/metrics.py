@@ -52,6 +52,11 @@ class Metrics:
             ["before", "after"],
             registry=self.registry,
         )
+        self.tokens = Counter(
+            "memrelay_tokens", "As upstreams count: prompt, cached (a part of it), completion; as we do: injected (memory)",
+            ["upstream", "kind"], registry=self.registry,
+        )  # fmt: skip
+        self.refused = Counter("memrelay_refused", "Requests over their key's limits", ["code"], registry=self.registry)
         self.predictions = Counter(
             "memrelay_predictions",
             "Turns by whether their next was foreseen: made, overtaken by the next turn, skipped under load",

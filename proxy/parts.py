@@ -37,14 +37,18 @@ from proxy.hooks import Hooks
 from proxy.keeping import Kept
 from proxy.keys import Keys
 from proxy.lifecycle import Lifecycle
+from proxy.limits import Limiter
+from proxy.metering import Metering
 from proxy.metrics import Metrics
 from proxy.objects import Objects
 from proxy.predicting import Due
 from proxy.remember import Remember
 from proxy.scrape import Scrape
 from proxy.standing import Standing
+from proxy.tokens import verifier
 from proxy.upstreams import routing
 from proxy.upstreams.routing import Routes
+from proxy.usage import Prices, Usage
 from scheduler.jobs import JobQueue
 from scheduler.queue import DbosQueue
 from scheduler.triggers import Triggers
@@ -76,6 +80,8 @@ class Parts:
     auth: Auth
     blocks: Blocks
     objects: Objects
+    usage: Usage
+    metering: Metering
     remember: Remember
     foresight: Foresight
     states: Activation
@@ -177,17 +183,21 @@ async def assemble(
     foresight.hand_over(states.read_ahead)
     keys, folder = Keys(database, clock), Folder(config.adapters)
 
+    usage = Usage(database, clock)
+    writing = asyncio.create_task(usage.run())
     looking = asyncio.create_task(asyncio.sleep(0) if alone else foresight.run())
 
     async def close() -> None:
         looking.cancel()
-        await asyncio.gather(looking, return_exceptions=True)
+        writing.cancel()
+        await asyncio.gather(looking, writing, return_exceptions=True)
         await routes.close()
         given_up = await background.drain(15)
         if given_up:
             log.warning("%d background tasks were given up", given_up)
         await fired.close()
         await queue.close()
+        await usage.flush()
         await retriever.close()
         threads.shutdown(wait=False)
         await database.close()
@@ -209,9 +219,16 @@ async def assemble(
         folder=folder,
         turns=turns,
         keys=keys,
-        auth=Auth(keys, clock),
+        auth=Auth(
+            keys,
+            clock,
+            bearers=verifier(config.tokens.bearer, "tokens.bearer"),
+            users=verifier(config.tokens.user, "tokens.user"),
+        ),
         blocks=blocks,
         objects=Objects(database, background, clock),
+        usage=usage,
+        metering=Metering(Limiter(usage, config.quota, clock), usage, Prices(config.upstreams), metrics),
         remember=remember,
         foresight=foresight,
         states=states,

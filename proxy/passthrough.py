@@ -19,13 +19,14 @@ from starlette.types import Receive, Scope, Send
 
 from memory.sql import DatabaseError
 from proxy import bodies, headers, objects
-from proxy.auth import Auth, Principal
+from proxy.auth import Auth, Principal, own_key
 from proxy.bodies import ClientGone
 from proxy.config import Limits
 from proxy.errors import ApiError, Forbidden, MethodNotAllowed, NotFound, TooLarge, UpgradeRequired
 from proxy.hooks import Exchange
 from proxy.incoming import Incoming, form_model
 from proxy.messages import MESSAGES
+from proxy.metering import Metering, Tail
 from proxy.metrics import Metrics
 from proxy.objects import Objects
 from proxy.responses import RESPONSES
@@ -52,13 +53,22 @@ class PassThrough:
     """The routes that no other takes, as an ASGI application."""
 
     def __init__(
-        self, *, auth: Auth, routes: Routes, kept: Objects, heard: Heard, metrics: Metrics, limits: Limits
+        self,
+        *,
+        auth: Auth,
+        routes: Routes,
+        kept: Objects,
+        heard: Heard,
+        metrics: Metrics,
+        metering: Metering,
+        limits: Limits,
     ) -> None:
         self._auth = auth
         self._heard = heard
         self._routes = routes
         self._objects = kept
         self._metrics = metrics
+        self._metering = metering
         self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,7 +101,11 @@ class PassThrough:
         held, body = await self._read(request, principal)
         named = {*objects.told(path, *request.query_params.values()), *objects.named(held)}
         keeper = await self._objects.require(principal.id, named)
-        upstream = self._route(request, principal, _model(request, held, whole=body.ended.is_set()), keeper)
+        model = _model(request, held, whole=body.ended.is_set())
+        upstream = self._route(request, principal, model, keeper)
+        credential = own_key(principal, request.headers, upstream)
+        if keeper or credential:  # for that upstream and no other
+            upstream = self._routes.alone(upstream)
         sent = headers.to_upstream(request.scope["headers"])
         if not body.ended.is_set() and (length := request.headers.get("content-length")):
             sent.append(("content-length", length))
@@ -101,15 +115,25 @@ class PassThrough:
             held if body.ended.is_set() else body.chunks(),
             sent,
             query=request.scope["query_string"].decode("latin-1"),
+            credential=credential,
         )
-        if named:  # what it names lies at that upstream and at no other
-            upstream = self._routes.alone(upstream)
+        left = await self._metering.enter(principal)
         answer = _Answer(self._objects, principal.id, upstream, family, filtered=request.method == "GET" and not keeper)
         if request.method == "GET" and _A_RESPONSE.fullmatch(path):
             plain = {name.lower(): value for name, value in request.headers.items()}
             exchange = Exchange(request_id, principal, plain, {}, b"{}", time.time(), RESPONSES)
             answer.heard = lambda held: self._had_later(exchange, held)
-        await unless_gone(body.watch, self._answer(upstream, call, body, answer, request_id, send))
+        answer.added |= left
+        try:
+            await unless_gone(body.watch, self._answer(upstream, call, body, answer, request_id, send))
+        finally:
+            self._metering.leave(
+                principal,
+                upstream=answer.upstream.name,
+                model=model,
+                told=answer.tail.usage(),
+                answered=bool(model) and answer.status < 400,
+            )
         return answer.status
 
     async def _had_later(self, exchange: Exchange, held: bytes) -> None:
@@ -178,6 +202,8 @@ class _Answer:
         self._filtered = filtered
         self.heard: Callable[[bytes], Awaitable[None]] | None = None
         self.status = 500
+        self.added: dict[str, str] = {}  # to the headers
+        self.tail = Tail()
 
     async def pass_on(self, reply: Reply, request_id: str, send: Send) -> None:
         """Send the answer, byte for byte but for what is another's in a list. Raises ApiError before its first byte only."""
@@ -195,10 +221,12 @@ class _Answer:
             first = await self._mine(first)
         elif is_json and self._claims:
             self._claim(first)
-        await send(start(reply, request_id, {"x-memory-upstream": self.upstream.name}))
+        await send(start(reply, request_id, {"x-memory-upstream": self.upstream.name, **self.added}))
+        self.tail.feed(first)
         await more(send, first)
         try:
             async for chunk in chunks:
+                self.tail.feed(chunk)
                 await more(send, chunk)
         except UpstreamBroken as error:
             log.warning("%s: %s", request_id, error)

@@ -20,7 +20,6 @@ from proxy.hooks import Exchange
 from proxy.scene import Scene
 
 _LONGEST_QUESTION = 4000  # characters; of a longer message its end is asked, where questions stand
-_SAID_AGAIN = 2  # hits that are shown though a block shortly before shows them
 _BEST = 3  # hits that count as found when none was shown
 
 
@@ -67,8 +66,7 @@ class Recall:
         if wanted is not None:  # the list is complete: what else is known of tasks is over, or was put otherwise
             hits = [hit for hit in hits if hit.memory.kind not in wanted.kinds and not hit.replaced]
             changed = [memory for memory in changed if memory.kind not in wanted.kinds]
-        # what answers the question best stands beside it all the same: small models use it more often there
-        same = {hit.memory.id for hit in hits[_SAID_AGAIN:] if hit.memory.rev <= near.get(hit.memory.id, -1)}
+        same = {hit.memory.id for hit in hits if hit.memory.rev <= near.get(hit.memory.id, -1)}
         block = inject.recall_block(hits, changed, mark, budget, agenda, same)
         if before is not None and await self._holds(scene, before, hits, block):
             block = inject.Block(before.recall, before.memories, tokens(before.recall))

@@ -137,6 +137,8 @@ class Listener:
             self._model = said["model"]
         if isinstance(said.get("id"), str):
             self._id = said["id"]
+        if isinstance(said.get("timings"), dict):  # llama.cpp's
+            self._usage = {**(self._usage or {}), "timings": said["timings"]}
         if isinstance(said.get("usage"), dict):
             self._usage = {**(self._usage or {}), **said["usage"]}
 

@@ -48,13 +48,15 @@ class Front:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def key(self, *scopes: str, principal: str | None = None) -> str:
+    def key(self, *scopes: str, principal: str | None = None, models: list[str] | None = None) -> str:
         """A key for a new principal (or one more for a known one)."""
 
         async def make() -> str:
             database = db.open_database(self.config)
             try:
-                made = await Keys(database).create("test", scopes=scopes or DEFAULT_SCOPES, principal=principal)
+                made = await Keys(database).create(
+                    "test", scopes=scopes or DEFAULT_SCOPES, principal=principal, models=models
+                )
             finally:
                 await database.close()
             return made.secret

@@ -147,6 +147,8 @@ class LitellmUpstream:
 
     async def send(self, call: Call) -> Reply:
         """One attempt. Raises UpstreamUnreachable (also when litellm is not installed) or UpstreamTimeout."""
+        if call.credential:
+            raise BadRequest(f"upstream {self.name} takes no key of yours over this protocol")
         if call.path not in _ASKED_FOR or not isinstance(call.body, bytes):
             return _refused(NotFound(f"Upstream '{self.name}' offers only {' and '.join(_ASKED_FOR)}."))
         litellm = await asyncio.to_thread(load)

@@ -33,6 +33,7 @@ class Call:
     cube: str = ""
     session: str = ""
     adapter: str = ""
+    credential: str = ""  # the client's own for this upstream, in place of the configured one; never logged, never kept
 
 
 class Reply(Protocol):

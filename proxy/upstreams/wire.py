@@ -119,7 +119,7 @@ class WireUpstream:
         headers: list[tuple[str, str]] = [(n, v) for n, v in call.headers if n.lower() not in self._headers]
         sent = {name.lower() for name, _ in call.headers}
         headers += [(name, value) for name, value in self._usual.items() if name not in sent]
-        headers += list(self._headers.items())
+        headers += list((self._headers | self._presented(call.credential)).items())
         headers.append(("accept-encoding", "identity"))  # the answer is read on its way through
         url = URL(f"{self._base_url}{call.path}" + (f"?{call.query}" if call.query else ""), encoded=True)
         try:
@@ -129,6 +129,14 @@ class WireUpstream:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self._unreachable(error) from error
         return WireReply(response)
+
+    def _presented(self, credential: str) -> dict[str, str]:
+        """The header that carries a client's own credential, in place of the configured one."""
+        if not credential:
+            return {}
+        if self.kind == "anthropic":
+            return {"x-api-key": credential.removeprefix("Bearer ").strip()}
+        return {"authorization": credential if " " in credential else f"Bearer {credential}"}
 
     async def _request(
         self, method: str, url: URL, body: bytes | AsyncIterator[bytes], headers: list[tuple[str, str]]

@@ -1,0 +1,72 @@
+"""Every request of a key: let in under its limits, and when it is over, what it used is counted. What an answer of a chat says of
+its usage is read by who heard it; of what is passed through, the end is looked into.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from proxy.auth import Principal
+from proxy.limits import Limiter
+from proxy.metrics import Metrics
+from proxy.usage import Prices, Tokens, Usage, Used, read
+
+_TAIL = 8192  # bytes of an answer's end in which its usage is looked for
+
+
+class Metering:
+    """One per proxy."""
+
+    def __init__(self, limiter: Limiter, usage: Usage, prices: Prices, metrics: Metrics) -> None:
+        self._limiter = limiter
+        self._usage = usage
+        self._prices = prices
+        self._metrics = metrics
+
+    async def enter(self, principal: Principal) -> dict[str, str]:
+        """Headers that say what is left; `leave` must follow. Raises RateLimited."""
+        return await self._limiter.enter(principal.key, principal.limits)
+
+    def leave(
+        self, principal: Principal, *, upstream: str, model: str, told: Any, injected: int = 0, answered: bool = True
+    ) -> None:
+        """Count what was used; `told`: the answer's usage, as it came; `answered`: an upstream answered with no error."""
+        tokens = read(told) if isinstance(told, dict) else None
+        spent = tokens or Tokens()
+        self._limiter.leave(principal.key, principal.limits, spent.prompt + spent.completion)
+        if not answered:
+            return
+        used = Used(
+            requests=1,
+            unknown=int(tokens is None),
+            prompt=spent.prompt,
+            cached=spent.cached,
+            written=spent.written,
+            completion=spent.completion,
+            injected=injected,
+            cost=self._prices.cost(upstream, model, spent),
+        )
+        self._usage.add(principal.key, upstream, model, used)
+        for kind in ("prompt", "cached", "completion", "injected"):
+            self._metrics.tokens.labels(upstream, kind).inc(getattr(used, kind))
+
+
+class Tail:
+    """The end of an answer that is passed through, and the usage that stands there."""
+
+    def __init__(self) -> None:
+        self._end = b""
+
+    def feed(self, chunk: bytes) -> None:
+        """Listen to one chunk."""
+        self._end = (self._end + chunk[-_TAIL:])[-_TAIL:]
+
+    def usage(self) -> Any:
+        """The last usage object in it; None when there is none."""
+        at = self._end.rfind(b'"usage"')
+        _, _, rest = self._end[at:].partition(b":") if at >= 0 else (b"", b"", b"")
+        try:
+            return json.JSONDecoder().raw_decode(rest.decode("utf-8", "replace").lstrip())[0]
+        except ValueError:
+            return None
