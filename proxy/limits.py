@@ -7,6 +7,7 @@ what they serve in that time. A key without limits costs nothing here.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections import OrderedDict, deque
@@ -24,6 +25,7 @@ from proxy.usage import Usage, Used, day
 _MINUTE_S = 60.0
 _LOOK_AGAIN_S = 5.0
 _KEPT = 10_000  # keys
+_MOMENT_S, _PATIENCE = 0.02, 10
 _NONE = Quota()
 
 
@@ -68,7 +70,7 @@ class Limiter:
         meter, now = self._meter(key), self._clock()
         meter.roll(now)
         left = self._check_minute(meter, quota, now)
-        if quota.concurrent and meter.under_way >= quota.concurrent:
+        if quota.concurrent and not await _place(meter, quota.concurrent):
             raise _refused(f"more than {quota.concurrent} requests at a time", 1, left)
         await self._check_budgets(key, meter, quota, now, left)
         meter.requests.append(now)
@@ -134,6 +136,15 @@ class Limiter:
         while len(self._meters) > _KEPT and not next(iter(self._meters.values())).under_way:
             self._meters.popitem(last=False)
         return meter
+
+
+async def _place(meter: _Meter, most: int) -> bool:
+    """Whether there is a place, or will be in a moment: a client that has its answer asks again before its place is free."""
+    for _ in range(_PATIENCE):
+        if meter.under_way < most:
+            return True
+        await asyncio.sleep(_MOMENT_S)
+    return meter.under_way < most
 
 
 def _headers(what: str, most: int, free: int, reset_s: float) -> dict[str, str]:
