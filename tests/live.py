@@ -38,7 +38,7 @@ class Front:
     port: int
 
     def __init__(self) -> None:
-        self._clients: list[OpenAI] = []
+        self._clients: list[OpenAI | Anthropic] = []
 
     def close_clients(self) -> None:
         while self._clients:
@@ -91,7 +91,9 @@ class Front:
         )
 
     def anthropic(self, key: str, **headers: str) -> Anthropic:
-        return Anthropic(base_url=self.url, api_key=key, max_retries=0, timeout=60, default_headers=_named(headers))
+        made = Anthropic(base_url=self.url, api_key=key, max_retries=0, timeout=60, default_headers=_named(headers))
+        self._clients.append(made)
+        return made
 
     def api(self, key: str, method: str, path: str, body: Any = None, *, cube: str = "") -> tuple[int, Any]:
         """A call of the Memory API, or of any other route: (status, parsed body)."""
