@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from proxy.auth import Principal
+from proxy.errors import RateLimited
 from proxy.limits import Limiter
 from proxy.metrics import Metrics
 from proxy.usage import Prices, Tokens, Usage, Used, read
@@ -26,7 +27,11 @@ class Metering:
 
     async def enter(self, principal: Principal) -> dict[str, str]:
         """Headers that say what is left; `leave` must follow. Raises RateLimited."""
-        return await self._limiter.enter(principal.key, principal.limits)
+        try:
+            return await self._limiter.enter(principal.key, principal.limits)
+        except RateLimited as refused:
+            self._metrics.refused.labels(refused.code).inc()
+            raise
 
     def leave(
         self, principal: Principal, *, upstream: str, model: str, told: Any, injected: int = 0, answered: bool = True

@@ -128,6 +128,8 @@ def test_a_limit_is_refused_in_each_surfaces_own_shape(data: Path, upstream: Rec
         assert too_many.value.body["error"]["type"] == "rate_limit_error"  # type: ignore[index]
         with pytest.raises(openai.RateLimitError):
             live.client(key).embeddings.create(model="m", input="x")
+        counted = httpx.get(f"{live.url}/metrics", timeout=30).text
+    assert 'memrelay_refused_total{code="rate_limit_exceeded"} 3.0' in counted
     assert len(upstream.requests) == 1
 
 
