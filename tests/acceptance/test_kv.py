@@ -29,7 +29,13 @@ def live(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator
     data = tmp_path_factory.mktemp("kv")
     (data / "models").symlink_to(models_dir)
     with Installation(data, **QUICK) as running:
+        wait_for(lambda: loaded(running), "the model to be loaded", 60)
         yield running
+
+
+def loaded(live: Installation) -> bool:
+    asked = {"model": "m", "messages": [{"role": "user", "content": "."}], "max_tokens": 1}
+    return bool(live.api(live.key(), "POST", "/v1/chat/completions", asked)[0] == 200)
 
 
 def ask(live: Installation, key: str, session: str, text: str, cube: str = "") -> Any:
@@ -85,14 +91,10 @@ def test_a_new_session_is_restored_in_its_first_request_also_after_a_restart_of_
     assert restored(ask(live, live.key(), "theirs", "Where do I live?")) == 0, "another's is never used"
     live.stop()
     live.start()
-    wait_for(lambda: _up(live, key), "the model to be loaded", 60)
+    wait_for(lambda: loaded(live), "the model to be loaded", 60)
     again = ask(live, key, "third", "And what is my name?")
     assert restored(again) >= mine - 1
     assert again.headers["x-memory-kv-source"] == "disk"
-
-
-def _up(live: Installation, key: str) -> bool:
-    return bool(live.api(key, "GET", "/v1/models")[1]["data"])
 
 
 @pytest.mark.parametrize("what", ["forgotten", "edited"])

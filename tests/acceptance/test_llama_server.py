@@ -158,7 +158,8 @@ def test_what_is_edited_is_not_restored_but_read_anew(data: Path, server: LlamaS
         changed = {"text": "Is called Ada Kvalheim and lives in Oslo."}
         assert live.api(key, "PATCH", f"/v1/memory/items/{item['id']}", changed)[0] == 200
         told = live.api(key, "GET", "/v1/memory/tiers")[1]
-        assert all(not kept["states"] for kept in told.get("states", []))
+        assert told["states"], "the keeper is named"
+        assert all(not kept["data"] for kept in told["states"])
         assert restored(ask(live, key, "after", "Where do I live?")) < 80
 
 
