@@ -60,6 +60,8 @@ def counted(live: Installation, line: str) -> float:
 
 def predicted(live: Installation, key: str) -> bool:
     status, body = live.api(key, "GET", "/v1/memory/jobs?limit=200")
+    if status == 503:  # the executor has not made the queue yet
+        return False
     assert status == 200, body
     return any(job["task"] == "predict" and job["state"] == "done" for job in body["data"])
 

@@ -136,10 +136,10 @@ async def test_prefix_waits_for_chats_and_is_there_afterwards(tmp_path: Path) ->
                 await asyncio.sleep(0.005)
 
 
-async def test_other_cube_and_other_adapter_begin_cold(tmp_path: Path) -> None:
+async def test_another_cube_begins_cold(tmp_path: Path) -> None:
     async with running(tmp_path, slots=2) as engine:
         await answer(engine, chat(), mine())
-        for other in (mine(cube="bob"), mine(adapter="a1"), Owner()):
+        for other in (mine(cube="bob"), Owner()):
             _, generation = await answer(engine, chat(), other)
             assert (generation.cached_tokens, generation.cached_from) == (0, "")
 
