@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import cycle
@@ -34,6 +35,12 @@ def model() -> str:
     return sha256_of(bundled_model())
 
 
+@functools.cache
+def shape() -> export.Shape:
+    """Of the bundled model; reading it takes seconds."""
+    return export.shape_of(bundled_model())
+
+
 def made(folder: Folder, cube: str, version: int, model: str, *, seed: int = 1, **overrides: Any) -> Manifest:
     """An adapter that changes what is said, made of noise."""
     random = np.random.default_rng(seed)
@@ -46,7 +53,7 @@ def made(folder: Folder, cube: str, version: int, model: str, *, seed: int = 1, 
     pairs = {f"model.layers.{n}.self_attn.q_proj": pair(576) for n in range(20, 30)}
     pairs |= {f"model.layers.{n}.mlp.up_proj": pair(1536) for n in range(20, 30)}
     part = folder.unfinished(cube, version)
-    export.write(part, export.shape_of(bundled_model()), 16.0, pairs)
+    export.write(part, shape(), 16.0, pairs)
     plain: dict[str, Any] = {"cube": cube, "version": version, "model": model, "architecture": "llama", "memories": {}}
     plain |= {"samples": "", "settings": {}, "results": {}, "sha256": sha256_of(part), "created": NOW}
     manifest = Manifest(**(plain | {"bytes": part.stat().st_size} | overrides))

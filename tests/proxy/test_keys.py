@@ -150,8 +150,9 @@ def principal(*scopes: str, models: tuple[str, ...] | None = None) -> Principal:
     [
         ((), set()),
         (("chat",), {"chat"}),
-        (("admin",), {"chat", "memory:read", "memory:write", "admin"}),
+        (("admin",), {"chat", "memory:read", "memory:write", "admin", "upstream_key"}),
         (("act_as_user",), {"act_as_user"}),
+        (("upstream_key",), {"upstream_key"}),
     ],
 )
 def test_admin_includes_all_but_acting_as_others(scopes: tuple[str, ...], allowed: set[str]) -> None:
