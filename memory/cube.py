@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from memory import sql
 from memory.grants import ACTIVE, ARCHIVED, ERASED, CubeRefused, Level, standing
+from memory.prepared import made_once
 from memory.sql import Database
 
 
@@ -44,7 +45,7 @@ class Cube:
 
 _GET = sa.select(sql.cubes).where(sql.cubes.c.id == sa.bindparam("id"))
 
-_NEXT_REV = (
+_NEXT_REV = made_once(
     sa.update(sql.cubes)
     .where(sql.cubes.c.id == sa.bindparam("cube"))
     .values(rev=sql.cubes.c.rev + 1)

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from memory import sql
+from memory.prepared import made_once
 from memory.sql import Database
 
 ACTIVE, ARCHIVED, ERASED = "active", "archived", "erased"  # a cube's status
@@ -62,7 +63,7 @@ class Standing:
 
 _CUBE: sa.BindParameter[str] = sa.bindparam("cube")
 _MINE = sql.grants.c.principal == sa.bindparam("principal")
-_STANDING = (
+_STANDING = made_once(
     sa.select(sql.cubes.c.owner, sql.cubes.c.status, sql.grants.c.level)
     .select_from(sql.cubes.outerjoin(sql.grants, sa.and_(sql.grants.c.cube == sql.cubes.c.id, _MINE)))
     .where(sql.cubes.c.id == _CUBE, sql.cubes.c.status != ERASED)

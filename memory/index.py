@@ -11,6 +11,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -22,6 +23,7 @@ from memory.late import encode
 from memory.memories import Memories
 from memory.models import Embedder
 from memory.pieces import pieces
+from memory.prepared import made_once
 from memory.sql import Database
 from memory.store import IndexBroken, Piece, Store
 from memory.types import Memory, Status
@@ -29,6 +31,15 @@ from memory.types import Memory, Status
 log = logging.getLogger(__name__)
 FRAGMENTS = 20  # compact beyond so many small files
 INDEXED = (Status.ACTIVE, Status.SUPERSEDED)  # superseded ones answer questions about the past
+_FEW = 64  # vectors that are read at once without a detour
+_V = sql.vectors
+_VECTORS = made_once(
+    sa.select(_V.c.piece, _V.c.digest, _V.c.vector, _V.c.late, _V.c.width).where(
+        _V.c.cube == sa.bindparam("cube"),
+        _V.c.embedder == sa.bindparam("embedder"),
+        _V.c.piece.in_(sa.bindparam("pieces", expanding=True)),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,20 +194,22 @@ def embed_pieces(embedder: Embedder, wanted: Sequence[Piece]) -> list[Piece]:
 
 async def with_vectors(database: Database, embedder: str, cube: str, wanted: Sequence[Piece]) -> list[Piece]:
     """Those of the pieces whose present text was embedded by this embedder before, with their vectors."""
-    table, found = sql.vectors, list[Piece]()
     pieces = {piece.id: piece for piece in wanted}
     ids = list(pieces)
-    columns = (table.c.piece, table.c.digest, table.c.vector, table.c.late, table.c.width)
-    async with database.read(long=True) as connection:
-        for start in range(0, len(ids), 500):
-            query = sa.select(*columns).where(
-                table.c.cube == cube, table.c.embedder == embedder, table.c.piece.in_(ids[start : start + 500])
-            )
-            for row in (await connection.execute(query)).all():
-                piece = pieces[row.piece]
-                if row.digest == _digest(piece.text):
-                    late = None if row.late is None else np.frombuffer(row.late, np.int8).reshape(-1, row.width)
-                    found.append(replace(piece, vector=np.frombuffer(row.vector, np.float32), late=late))
+    rows: list[Any] = []
+    if len(ids) <= _FEW:
+        rows += await database.rows(_VECTORS, cube=cube, embedder=embedder, pieces=ids) if ids else []
+    else:
+        async with database.read(long=True) as connection:
+            for start in range(0, len(ids), 500):
+                part = {"cube": cube, "embedder": embedder, "pieces": ids[start : start + 500]}
+                rows += (await connection.execute(_VECTORS, part)).all()
+    found = []
+    for row in rows:
+        piece = pieces[row.piece]
+        if row.digest == _digest(piece.text):
+            late = None if row.late is None else np.frombuffer(row.late, np.int8).reshape(-1, row.width)
+            found.append(replace(piece, vector=np.frombuffer(row.vector, np.float32), late=late))
     return found
 
 

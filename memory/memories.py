@@ -18,6 +18,7 @@ from memory import sql
 from memory.adapters.table import withdraw
 from memory.cube import ensure, next_rev
 from memory.nodes import cut_out
+from memory.prepared import made_once
 from memory.progress import unsay
 from memory.sql import Database
 from memory.types import Kind, Memory, Source, Status, Trust
@@ -61,7 +62,7 @@ _STANDING = _EVERY.where(
     sa.or_(_M.c.kind.in_(sa.bindparam("kinds", expanding=True)), _M.c.pinned == 1),
 )
 _STANDING_SINCE = _STANDING.where(_M.c.rev > sa.bindparam("rev"))
-_USED = (
+_USED = made_once(
     sa.update(_M)
     .where(
         _M.c.cube == sa.bindparam("in_cube"),
@@ -70,7 +71,7 @@ _USED = (
     )
     .values(uses=_M.c.uses + 1, last_used_at=sa.bindparam("at"))
 )
-_THERE = (
+_THERE = made_once(
     sa.select(sa.func.count())
     .select_from(_M)
     .where(
@@ -79,8 +80,8 @@ _THERE = (
         _M.c.status != Status.DELETED.value,
     )
 )
-_HERE = sa.select(_M).where(_M.c.cube == sa.bindparam("cube"), _M.c.id == sa.bindparam("id"))
-_INSERT, _INSERT_LINEAGE = sa.insert(_M), sa.insert(sql.lineage)
+_HERE = made_once(sa.select(_M).where(_M.c.cube == sa.bindparam("cube"), _M.c.id == sa.bindparam("id")))
+_INSERT, _INSERT_LINEAGE = made_once(sa.insert(_M)), made_once(sa.insert(sql.lineage))
 
 
 def from_row(row: sa.Row[Any]) -> Memory:

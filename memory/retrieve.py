@@ -7,7 +7,7 @@ index cannot be read the whole cube is searched from SQL instead, and the result
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 
@@ -18,7 +18,7 @@ from memory.cube import Cube, Cubes
 from memory.expect import Expected, Known, next_turn, opening
 from memory.graph import Graph
 from memory.index import INDEXED
-from memory.late import Asked, encode_query
+from memory.late import Asked, LateEmbedder, encode_query
 from memory.memories import digest
 from memory.models import Embedder, Reranker
 from memory.pieces import label, passage_of
@@ -31,7 +31,7 @@ from memory.store import Filter, Store
 from memory.types import Hit, Kind, Memory, Status
 from memory.view import View
 from memory.warm import AGAIN_S, AT_ONCE, Earlier, Held, Seen, Warm
-from memory.words import fold, terms, whole
+from memory.words import fold, whole
 
 SCORED = 80  # memories whose scores are told besides the hits
 RERANKED = 10  # hits that a cross-encoder reads; of more it puts as many answers back as forward
@@ -88,7 +88,7 @@ class Result:
 class Retriever:
     """The reading side of memory. One per process; `threads` runs the embedder off the event loop. `earlier` finds the
     embedder of an index that was made with another one; `reranker` reads the best hits once more; `keeping` says
-    which cubes are worth their memory."""
+    which cubes are worth their memory; what was said in the last `fresh_s` seconds is left to whoever else embeds it."""
 
     def __init__(
         self,
@@ -104,6 +104,7 @@ class Retriever:
         at_once: int = AT_ONCE,
         again_s: float = AGAIN_S,
         keeping: Keeping | None = None,
+        fresh_s: float = 0.0,
     ) -> None:
         self._threads = threads
         self._reranker = reranker
@@ -120,8 +121,13 @@ class Retriever:
             again_s=again_s,
             earlier=earlier,
             keeping=keeping,
+            fresh_s=fresh_s,
         )
         self._usual: dict[str, float] = {}
+
+    def give_way(self, busy: Callable[[], bool]) -> None:
+        """Do nothing behind the scenes while `busy` says that chats wait for their memory."""
+        self._warm.busy = busy
 
     async def retrieve(self, cube: str, question: Question, *, info: Cube | None = None) -> Result:
         """The memories that answer the question, best first; as new as `info`, when the caller has just looked it up.
@@ -131,13 +137,7 @@ class Retriever:
         if info is None or not question.text.strip():
             return Result(())
         loop = asyncio.get_running_loop()
-        embedder = await self._warm.embedder_of(info)
-        asked = await loop.run_in_executor(self._threads, encode_query, embedder, question.text)
-        seen = await self._warm.see(info, asked, question.text, question.only, embedder)
-        if seen.embedder.id != embedder.id:  # another generation replaced the one we knew
-            asked = await loop.run_in_executor(self._threads, encode_query, seen.embedder, question.text)
-        usual = await self._usual_of(seen.embedder) if asked.pieces is None else 0.0
-        ranked = await loop.run_in_executor(None, self._rank, seen, question, asked, usual)
+        seen, ranked, _ = await self._compared(info, question)
         hits = await self._hits(cube, question, ranked, seen.view)
         if self._reranker is not None and hits:
             asks = {hit.memory.id: _question_before(seen.view, hit.memory.id) for hit in hits[:RERANKED]}
@@ -168,15 +168,23 @@ class Retriever:
         info = await self._cubes.get(cube)
         if info is None or not text.strip():
             return NO_ECHO
-        question = Question(text=whole(text), now=now, every=True)
+        seen, ranked, asked = await self._compared(info, Question(text=whole(text), now=now, every=True))
+        return Echo(_best_of(ranked, seen.view), asked.vector)
+
+    async def _compared(self, info: Cube, question: Question) -> tuple[Seen, list[Ranked], Asked]:
+        """The question compared with all of the cube; in one go when the cube is at hand."""
         loop = asyncio.get_running_loop()
         embedder = await self._warm.embedder_of(info)
+        usual = 0.0 if question.every or isinstance(embedder, LateEmbedder) else await self._usual_of(embedder)
+        at_hand = self._warm.at_hand(info, embedder)
+        if at_hand is not None:
+            return await loop.run_in_executor(self._threads, _answer, at_hand, question, usual)
         asked = await loop.run_in_executor(self._threads, encode_query, embedder, question.text)
         seen = await self._warm.see(info, asked, question.text, question.only, embedder)
-        if seen.embedder.id != embedder.id:
+        if seen.embedder.id != embedder.id:  # another generation replaced the one we knew
             asked = await loop.run_in_executor(self._threads, encode_query, seen.embedder, question.text)
-        ranked = await loop.run_in_executor(None, self._rank, seen, question, asked, 0.0)
-        return Echo(_best_of(ranked, seen.view), asked.vector)
+            usual = await self._usual_of(seen.embedder) if asked.pieces is None else 0.0
+        return seen, await loop.run_in_executor(self._threads, _rank, seen, question, asked, usual), asked
 
     async def expect(self, cube: str, known: Known, vector: NDArray[np.float32] | None = None) -> Expected:
         """What speaks for each memory to be needed next: in the running session `known.session`, or, when that is empty, at
@@ -221,13 +229,9 @@ class Retriever:
             self._usual[embedder.id] = await loop.run_in_executor(self._threads, usual_cosine, embedder)
         return self._usual[embedder.id]
 
-    @staticmethod
-    def _rank(seen: Seen, question: Question, asked: Asked, usual: float) -> list[Ranked]:
-        return rank(seen.view, question.text, asked, question.only, question.now, usual=usual, every=question.every)
-
     async def _hits(self, cube: str, question: Question, ranked: Sequence[Ranked], view: View) -> tuple[Hit, ...]:
         hits: list[Hit] = []
-        texts: set[str] = set()
+        texts: set[int] = set()
         tried: set[tuple[str, str]] = set()
         step = max(question.limit, 1) + MORE
         for start in range(0, len(ranked), step):
@@ -241,15 +245,24 @@ class Retriever:
                 if (memory_id, side) in tried or memory is None or not _wanted(memory, question):
                     continue
                 _, passage = passage_of(memory, view.pieces[entry.number].id)
-                said, words = digest(passage), " ".join(sorted(set(terms(passage)))) or digest(passage)
-                if passage and not {said, words} & texts:
-                    texts |= {said, words}
+                said = int(view.said[entry.number])
+                if passage and said not in texts:
+                    texts.add(said)
                     why = entry.why if question.reasons else None
                     hits.append(Hit(memory, entry.score, side, why, passage))
                 if len(hits) >= question.limit:
                     return tuple(hits)
             tried |= best.keys()
         return tuple(hits)
+
+
+def _rank(seen: Seen, question: Question, asked: Asked, usual: float) -> list[Ranked]:
+    return rank(seen.view, question.text, asked, question.only, question.now, usual=usual, every=question.every)
+
+
+def _answer(seen: Seen, question: Question, usual: float) -> tuple[Seen, list[Ranked], Asked]:
+    asked = encode_query(seen.embedder, question.text)
+    return seen, _rank(seen, question, asked, usual), asked
 
 
 def _best_of(ranked: Sequence[Ranked], view: View) -> dict[str, float]:

@@ -16,23 +16,35 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from memory.prepared import Prepared, driver
+
 T = TypeVar("T")
 
 
 class Connection:
     """As much of SQLAlchemy's AsyncConnection as statements of ours need. `threads`: where they run, None: right here."""
 
-    def __init__(self, inner: sa.Connection, threads: ThreadPoolExecutor | None = None) -> None:
+    def __init__(self, inner: sa.Connection, prepared: Prepared, threads: ThreadPoolExecutor | None = None) -> None:
         self._inner = inner
+        self._prepared = prepared
         self._threads = threads
+        self._nesting = 0
 
     async def execute(self, statement: Any, parameters: Any = None) -> Any:
         """As AsyncConnection.execute."""
+        if self._threads is None and isinstance(parameters, dict) and "made_once" in statement.get_execution_options():
+            return self._prepared.run(self._inner, statement, parameters)
         return await self._run(lambda: self._inner.execute(statement, parameters))
 
     async def exec_driver_sql(self, statement: str) -> Any:
         """As AsyncConnection.exec_driver_sql."""
         return await self._run(lambda: self._inner.exec_driver_sql(statement))
+
+    async def _tell(self, text: str) -> None:
+        if self._threads is None:
+            driver(self._inner, text)
+        else:
+            await asyncio.get_running_loop().run_in_executor(self._threads, driver, self._inner, text)
 
     async def _run(self, ask: Callable[[], sa.CursorResult[Any]]) -> Any:
         if self._threads is None:
@@ -45,8 +57,17 @@ class Connection:
 
     @asynccontextmanager
     async def _nested(self) -> AsyncIterator[None]:
-        with self._inner.begin_nested():
+        self._nesting += 1
+        name = f"part_{self._nesting}"
+        await self._tell(f"SAVEPOINT {name}")
+        try:
             yield
+        except BaseException:
+            await self._tell(f"ROLLBACK TO {name}")
+            raise
+        finally:
+            self._nesting -= 1
+            await self._tell(f"RELEASE {name}")
 
 
 class Sqlite:
@@ -57,6 +78,7 @@ class Sqlite:
         self._long_reader = _async_engine(url, busy_timeout_s, size=readers)
         self._writer = _engine(url, busy_timeout_s, begin="BEGIN IMMEDIATE", size=1)
         self._single: sa.Connection | None = None
+        self._prepared = Prepared()
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="sqlite-write")
 
     @asynccontextmanager
@@ -67,14 +89,15 @@ class Sqlite:
                 yield connection
         else:
             with self._reader.connect() as inline:
-                yield _as_async(inline, None)
+                yield self._as_async(inline, None)
 
     async def rows(self, statement: sa.Executable, parameters: Mapping[str, Any]) -> Sequence[sa.Row[Any]]:
         """What one statement reads. Its connection is kept, and sees at each statement what is committed then."""
         if self._single is None:
             self._single = self._reader.connect().execution_options(isolation_level="AUTOCOMMIT")
         try:
-            return self._single.execute(statement, dict(parameters)).all()
+            found: Sequence[sa.Row[Any]] = self._prepared.run(self._single, statement, parameters).all()
+            return found
         except sa.exc.SQLAlchemyError:
             single, self._single = self._single, None
             single.close()
@@ -85,7 +108,7 @@ class Sqlite:
         """A transaction, committed durably at the end; gives its connection for short or (True) long work."""
         connection = await self._in_thread(self._begun)
         try:
-            yield lambda long: _as_async(connection, self._writing if long else None)
+            yield lambda long: self._as_async(connection, self._writing if long else None)
         except BaseException:
             await self._in_thread(connection.close)  # which rolls back
             raise
@@ -111,6 +134,9 @@ class Sqlite:
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._writing, work))
 
+    def _as_async(self, connection: sa.Connection, threads: ThreadPoolExecutor | None) -> AsyncConnection:
+        return cast(AsyncConnection, Connection(connection, self._prepared, threads))
+
     def _begun(self) -> sa.Connection:
         connection = self._writer.connect()
         try:
@@ -125,10 +151,6 @@ def _whole(ask: Callable[[], sa.CursorResult[Any]]) -> Any:
     """The result with all its rows, so that reading them asks nothing more of SQLite."""
     result = ask()
     return result.freeze()() if result.returns_rows else result
-
-
-def _as_async(connection: sa.Connection, threads: ThreadPoolExecutor | None) -> AsyncConnection:
-    return cast(AsyncConnection, Connection(connection, threads))
 
 
 def _commit(connection: sa.Connection) -> None:

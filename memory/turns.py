@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from memory import sql
 from memory.cube import ensure, next_rev
 from memory.memories import add, archive, save, select
+from memory.prepared import made_once
 from memory.progress import unsay
 from memory.sql import Database
 from memory.types import Kind, Memory, Source, Status, Trust, Turn, stable_id
@@ -56,14 +57,16 @@ def _session_at() -> sa.Select[Any]:
 
 _SESSION_AT = _session_at()
 _T = sql.turns
-_INSERT = sa.insert(_T)
-_AT_KEY = sa.select(_T).where(_T.c.cube == sa.bindparam("cube"), _T.c.key == sa.bindparam("key"))
-_SAME_PLACE = sa.select(_T.c.id, _T.c.user_text).where(
-    _T.c.cube == sa.bindparam("cube"),
-    _T.c.session == sa.bindparam("session"),
-    _T.c.position == sa.bindparam("position"),
-    _T.c.id != sa.bindparam("not_id"),
-    _T.c.replaced == 0,
+_INSERT = made_once(sa.insert(_T))
+_AT_KEY = made_once(sa.select(_T).where(_T.c.cube == sa.bindparam("cube"), _T.c.key == sa.bindparam("key")))
+_SAME_PLACE = made_once(
+    sa.select(_T.c.id, _T.c.user_text).where(
+        _T.c.cube == sa.bindparam("cube"),
+        _T.c.session == sa.bindparam("session"),
+        _T.c.position == sa.bindparam("position"),
+        _T.c.id != sa.bindparam("not_id"),
+        _T.c.replaced == 0,
+    )
 )
 
 

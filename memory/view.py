@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memory.store import Filter, Piece
-from memory.words import fold, terms
+from memory.words import fold, squeeze, terms
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -40,7 +40,7 @@ MOMENTS = ("time", "at", "valid_from", "valid_to")  # columns of Block.moments
 SHAPES = ("asks", "time", "number", "name")  # columns of Block.shape
 
 
-Read = tuple[tuple[str, ...], tuple[bool, bool, bool, bool]]  # the terms of a piece and its shape
+Read = tuple[tuple[str, ...], tuple[bool, bool, bool, bool], int]  # the terms of a piece, its shape, and what it says
 
 
 @dataclass(slots=True)
@@ -62,13 +62,15 @@ class Codes:
 @dataclass(frozen=True, slots=True)
 class Block:
     """n pieces as parallel arrays, made once. Rows of `vectors` are zero where `known` is False; the word pieces of piece i
-    are rows starts[i] to starts[i + 1] of `late`. The vectors of the pieces themselves are windows on these arrays. `labels`:
-    (kind | tag | entity, its name) → the rows that bear it. `size`: about how many bytes all this takes."""
+    are rows starts[i] to starts[i + 1] of `late`; `said` is the same number for the same words. The vectors of the pieces
+    themselves are windows on these arrays. `labels`: (kind | tag | entity, its name) → the rows that bear it. `size`: about how
+    many bytes all this takes."""
 
     pieces: tuple[Piece, ...]
     reads: tuple[Read, ...]
     vectors: NDArray[np.float32]
     known: Bools
+    said: Ints
     late: NDArray[np.int8]
     starts: Ints
     postings: dict[str, tuple[Ints, Floats]]
@@ -99,8 +101,11 @@ class Block:
         postings: dict[str, tuple[list[int], list[float]]] = {}
         one: dict[str, str] = {}  # one string per word, however often it stands there
         fresh = [_read(piece.text) for piece in pieces[len(reads) :]]
-        reads = [*reads, *((tuple(one.setdefault(word, word) for word in words), shape) for words, shape in fresh)]
-        for i, (words, _) in enumerate(reads):
+        reads = [
+            *reads,
+            *((tuple(one.setdefault(word, word) for word in words), form, said) for words, form, said in fresh),
+        ]
+        for i, (words, _, _) in enumerate(reads):
             for word, times in Counter(words).items():
                 where, often = postings.setdefault(word, ([], []))
                 where.append(i)
@@ -118,11 +123,12 @@ class Block:
             reads=tuple(reads),
             vectors=vectors,
             known=known,
+            said=np.array([said for _, _, said in reads], np.int64),
             late=rows,
             starts=starts,
             postings={word: (np.array(w, np.int64), np.array(o, float)) for word, (w, o) in postings.items()},
-            lengths=np.array([len(words) for words, _ in reads], float),
-            shape=np.array([shape for _, shape in reads], np.float32).reshape(n, len(SHAPES)),
+            lengths=np.array([len(words) for words, _, _ in reads], float),
+            shape=np.array([shape for _, shape, _ in reads], np.float32).reshape(n, len(SHAPES)),
             sessions=sessions,
             memories=memories,
             moments=np.array([[getattr(piece, name) for name in MOMENTS] for piece in pieces], float).reshape(n, 4),
@@ -147,6 +153,7 @@ class View:
         self.lengths = np.concatenate([block.lengths for block in blocks])
         self.shape = np.concatenate([block.shape for block in blocks])
         self.known = np.concatenate([block.known for block in blocks])
+        self.said = np.concatenate([block.said for block in blocks])
         self.active = np.concatenate([block.active for block in blocks])
         self.user_side = np.concatenate([block.user_side for block in blocks])
         self.episodes = np.concatenate([block.episodes for block in blocks])
@@ -292,7 +299,10 @@ def _labels(pieces: Sequence[Piece]) -> dict[tuple[str, str], Ints]:
 
 
 def _read(text: str) -> Read:
-    """A piece's terms; and whether it asks something, and whether it holds what answers when, how many and who."""
-    said = text.partition(": ")[2]
+    """A piece's terms; whether it asks something, and whether it holds what answers when, how many and who; and a number that is
+    the same for all that say the same in the same words."""
+    who, _, said = text.partition(": ")
     asks = "?" in said or "？" in said
-    return tuple(terms(text)), (asks, bool(_TIME.search(said)), bool(_NUMBER.search(said)), bool(_NAME.search(said)))
+    words = terms(said)
+    shape = (asks, bool(_TIME.search(said)), bool(_NUMBER.search(said)), bool(_NAME.search(said)))
+    return (*terms(who), *words), shape, hash(" ".join(sorted(set(words))) or squeeze(fold(said)))

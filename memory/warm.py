@@ -3,12 +3,16 @@
 A cube is loaded once and then only told what changed (by revision). A large cube is loaded behind the scenes while LanceDB
 itself answers; one that there is no room for is always answered that way. Loading goes on when the question that began it is
 given up. A cube that had to be read from SQL is read from its index as soon as that can be read again.
+
+What was said in the last `fresh_s` seconds is found by its words: the executor embeds it anyway, and its vectors are taken from
+SQL then. What it did not get to is embedded here, behind the scenes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
@@ -36,6 +40,8 @@ LARGEST = 60_000  # pieces of a cube that is kept in memory at all
 PIECE = 6000  # bytes a piece takes, until a cube has shown it
 AGAIN_S = 30.0  # between two attempts to read an index
 CANDIDATES = 200  # from each of LanceDB's two searches, when it answers itself
+LOOK_S = 0.5  # between two looks for the vectors of what is fresh no longer
+PATIENCE_S = 60.0  # so long after it was said a turn stays without a vector while chats wait for their memory
 
 Earlier = Callable[[str], Awaitable[Embedder | None]]
 
@@ -75,6 +81,7 @@ class _Warm:
     changed: set[str] = field(default_factory=set)  # memories that changed since `base`
     again: float = 0.0
     made: float = field(default_factory=time.monotonic)
+    due: float = 0.0  # when pieces without vectors are looked at, on the wall clock
 
     @property
     def size(self) -> int:
@@ -97,7 +104,11 @@ class Warm:
         again_s: float = AGAIN_S,
         earlier: Earlier | None = None,
         keeping: Keeping | None = None,
+        fresh_s: float = 0.0,
     ) -> None:
+        self.busy: Callable[[], bool] = lambda: False  # whether chats wait for their memory
+        self._fresh_s = fresh_s
+        self._filling: dict[str, asyncio.Task[None]] = {}
         self._database = database
         self._store = store
         self._embedder = embedder
@@ -119,6 +130,18 @@ class Warm:
         if info.generation and info.embedder != self._embedder.id and self._earlier is not None:
             return await self._earlier(info.embedder) or self._embedder
         return self._embedder
+
+    def at_hand(self, info: Cube, embedder: Embedder) -> Seen | None:
+        """The cube when it is there as a whole, as new as `info` and with nothing left to do; asks nothing of anybody."""
+        warm = self._shelf.get(info.id)
+        if warm is None or not warm.whole or warm.degraded or not self._serves(warm, info, embedder):
+            return None
+        if warm.known < info.rev or warm.due <= time.time():
+            return None
+        if self._keeping is not None:
+            self._keeping.asked(info.id)
+        self._shelf.put(info.id, warm)
+        return Seen(warm.view, warm.embedder)
 
     async def see(self, info: Cube, asked: Asked, words: str, only: Filter, embedder: Embedder) -> Seen:
         """The cube as it is at `info`'s revision or later."""
@@ -172,7 +195,7 @@ class Warm:
 
     async def close(self) -> None:
         """Give up what is being loaded."""
-        tasks = [*self._loading.values(), *self._going]
+        tasks = [*self._loading.values(), *self._going, *self._filling.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -282,9 +305,16 @@ class Warm:
                 warm.view = await asyncio.to_thread(warm.view.changed, gone, fresh, warm.embedder.dimensions)
                 warm.changed |= gone
                 warm.known = max(memory.rev for memory in changed)
-        if not warm.view.known[warm.view.alive].all():
-            missing = warm.view.unembedded()
-            done = {piece.id: piece for piece in await self._embedded(info.id, warm.embedder, missing)}
+                warm.due = 0.0
+        if warm.due <= time.time():
+            await self._fill(info, warm)
+
+    async def _fill(self, info: Cube, warm: _Warm) -> None:
+        """Give vectors to what has none and is fresh no longer."""
+        missing, now = warm.view.unembedded(), time.time()
+        due = [piece for piece in missing if not self._is_fresh(piece, now)]
+        if due:
+            done = {piece.id: piece for piece in await self._embedded(info.id, warm.embedder, due)}
             touched = {piece.memory for piece in done.values() if piece.vector is not None}
             if touched:
                 kept = [
@@ -293,18 +323,45 @@ class Warm:
                     if warm.view.alive[i] and piece.memory in touched
                 ]
                 warm.view = await asyncio.to_thread(warm.view.changed, touched, kept, warm.embedder.dimensions)
+            missing = warm.view.unembedded()
+        fresh = [piece.time for piece in missing if self._is_fresh(piece, now)]
+        if len(fresh) < len(missing):
+            warm.due = now  # the rest with the next question
+        else:
+            warm.due = max(min(fresh) + self._fresh_s, now + LOOK_S) if fresh else math.inf
+        if fresh and info.id not in self._filling:
+            task = self._filling[info.id] = asyncio.create_task(self._fill_behind(info.id))
+            task.add_done_callback(lambda _: self._filling.pop(info.id, None))
+
+    async def _fill_behind(self, cube: str) -> None:
+        """Wait until what is fresh is fresh no longer, and give it vectors if no question has had that done."""
+        try:
+            while (warm := self._shelf.get(cube)) is not None and warm.due < math.inf:
+                await asyncio.sleep(max(warm.due - time.time(), LOOK_S))
+                info = None if self.busy() else await self._cubes.get(cube)
+                if info is not None:
+                    await self._ready(info, await self.embedder_of(info))
+        except Exception as error:  # nobody waits for it; the next question does it
+            log.warning("what is new in cube %s was not embedded: %s", cube, type(error).__name__)
+
+    def _is_fresh(self, piece: Piece, now: float) -> bool:
+        within_s = max(self._fresh_s, PATIENCE_S) if self._fresh_s and self.busy() else self._fresh_s
+        return piece.kind == "episode" and 0.0 <= now - piece.time < within_s
 
     async def _embedded(self, cube: str, embedder: Embedder, wanted: Sequence[Piece]) -> list[Piece]:
         """The pieces, as many of them with vectors as can be had at once."""
-        if len(wanted) > EMBED_NOW:
-            wanted = await self._with_vectors(cube, embedder, wanted)
-        bare = [piece for piece in wanted if piece.vector is None][:EMBED_NOW]
+        now = time.time()
+        due = [piece for piece in wanted if piece.vector is None and not self._is_fresh(piece, now)]
+        if due and (self._fresh_s or len(due) > EMBED_NOW):
+            known = {piece.id: piece for piece in await with_vectors(self._database, embedder.id, cube, due)}
+            wanted, due = [known.get(piece.id, piece) for piece in wanted], [p for p in due if p.id not in known]
+        bare = due[:EMBED_NOW]
         if not bare:
             return list(wanted)
         loop = asyncio.get_running_loop()
         made = await loop.run_in_executor(self._threads, embed_pieces, embedder, bare)
-        now = {piece.id: piece for piece in made}
-        return [now.get(piece.id, piece) for piece in wanted]
+        done = {piece.id: piece for piece in made}
+        return [done.get(piece.id, piece) for piece in wanted]
 
     async def _with_vectors(self, cube: str, embedder: Embedder, wanted: Sequence[Piece]) -> list[Piece]:
         known = {piece.id: piece for piece in await with_vectors(self._database, embedder.id, cube, wanted)}

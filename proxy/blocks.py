@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from memory.memories import all_there
+from memory.prepared import made_once
 from memory.sql import Database, DatabaseError
 from memory.types import Turn
 from proxy import db
@@ -73,9 +74,11 @@ _AT = sa.select(db.blocks).where(
 _BEGUN = sa.select(db.sessions).where(db.sessions.c.cube == _CUBE, db.sessions.c.session == sa.bindparam("session"))
 
 _TABLES = (db.blocks, db.sessions, db.links)
-_INSERT = {table: sa.insert(table) for table in _TABLES}
+_INSERT = {table: made_once(sa.insert(table)) for table in _TABLES}
 _DELETE = {
-    table: sa.delete(table).where(*(column == sa.bindparam(f"this_{column.name}") for column in table.primary_key))
+    table: made_once(
+        sa.delete(table).where(*(column == sa.bindparam(f"this_{column.name}") for column in table.primary_key))
+    )
     for table in _TABLES
 }
 

@@ -88,12 +88,14 @@ def serve(session: Session, role: str, host: str | None, port: int | None, engin
         _check_rules(config)
 
         sys.exit(asyncio.run(start.serve(config, _config_path(), engine_port, session.console)))
+    import uvloop
+
     from proxy import roles
 
     if supervised:
         roles.die_with_parent()
     runs = {"proxy": roles.proxy, "executor": roles.executor, "engine": roles.engine}
-    asyncio.run(runs[role](config, engine_port or config.engine.port))
+    uvloop.run(runs[role](config, engine_port or config.engine.port))
 
 
 def _check_rules(config: Config) -> None:

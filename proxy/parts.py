@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -54,6 +55,7 @@ from scheduler.queue import DbosQueue
 from scheduler.triggers import Triggers
 
 log = logging.getLogger(__name__)
+_FRESH_S = 3.0  # after a turn; by then the executor has mostly embedded it
 VISITS_S = 60 * 86400.0  # what began before is not looked at to say which cubes are in use
 
 
@@ -115,7 +117,7 @@ async def assemble(
         if settings.reranker
         else None
     )
-    threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embed")
+    threads = ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 4), thread_name_prefix="embed")
     await asyncio.get_running_loop().run_in_executor(threads, embedder.embed_query, "warm up")
     background, metrics = Background(), Metrics()
     queue = DbosQueue(config.queue_url)
@@ -134,6 +136,7 @@ async def assemble(
         earlier=embedders.earlier,
         budget=settings.warm_mb << 20,
         keeping=kept,
+        fresh_s=0.0 if alone else _FRESH_S,
     )
     blocks = Blocks(database, background)
     added = hooks.load(config.hooks)

@@ -96,6 +96,7 @@ class Remember(Hook):
         )
         self._gate = Gate(_AT_A_TIME)
         foresight.busy = self._gate.locked
+        retriever.give_way(self._gate.locked)
         triggers.give_way(self._gate.locked)
 
     # --- before ---------------------------------------------------------------------------------------------------------

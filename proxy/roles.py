@@ -81,7 +81,6 @@ async def proxy(config: Config, engine_port: int) -> None:
         app.build(config, engine_port=engine_port),
         host=config.server.host,
         port=config.server.port,
-        loop="uvloop",
         http="httptools",
         ws="none",
         lifespan="on",

@@ -41,6 +41,7 @@ EVENTS = (
     FEEDBACK_GIVEN, CUBE_ERASED, CUBE_FUSED, CLOCK,
 )  # fmt: skip
 _PATIENCE_S = 3.0  # so long who waits for a job to be put in waits for the queue
+_SPACING_S = 1.0  # between two jobs of one trigger in one cube that chats have set off
 _MOVES = 30  # times within its debounce a waiting job is moved back
 _SETTLES_S = 3.0  # after a change; then what a session begins with is read ahead
 _REMEMBERED = 4096  # jobs by which it is noticed that a put was joined to one that waits
@@ -156,8 +157,9 @@ class Triggers:
             log.warning("%d jobs were not queued: the sweep finds their work", left)
 
     def _later(self, rule: Trigger, cube: str, arguments: Mapping[str, str]) -> None:
-        # a job that waits for a silence is moved back now and then, not with every turn of a burst
-        if not self._outbox.add((rule, cube, tuple(sorted(arguments.items()))), rule.debounce_s / _MOVES):
+        # the first turn is learned from at once; those of a burst together, and what waits for a silence is moved back now and then
+        spacing_s = max(_SPACING_S, rule.debounce_s / _MOVES)
+        if not self._outbox.add((rule, cube, tuple(sorted(arguments.items()))), spacing_s):
             self._counted(rule.event, "joined")
 
     async def _follow(self, rule: Trigger, cube: str, arguments: Mapping[str, str]) -> str | None:

@@ -250,7 +250,7 @@ def test_a_view_holds_nothing_of_what_is_gone_once_it_is_merged(embedder: Embedd
     assert len(seen.blocks) == 1
     assert not [p for p in seen.pieces if "swordfish" in p.text]
     assert "swordfish" not in seen.blocks[0].postings
-    assert not any("swordfish" in words for words, _ in seen.blocks[0].reads)
+    assert not any("swordfish" in words for words, *_ in seen.blocks[0].reads)
 
 
 def test_a_changed_view_keeps_the_arrays_of_what_did_not_change(embedder: Embedder) -> None:
