@@ -69,7 +69,7 @@ _USED = made_once(
         _M.c.id.in_(sa.bindparam("ids", expanding=True)),
         _M.c.status != Status.DELETED.value,
     )
-    .values(uses=_M.c.uses + 1, last_used_at=sa.bindparam("at"))
+    .values(uses=_M.c.uses + sa.bindparam("more"), last_used_at=sa.bindparam("at"))
 )
 _THERE = made_once(
     sa.select(sa.func.count())
@@ -469,11 +469,15 @@ class Memories:
 
         return await self._database.write(work)
 
-    async def used(self, cube: str, ids: Sequence[str], at: float) -> None:
-        """Count that these memories went into a prompt. No revision: what they say has not changed."""
+    async def used(self, cube: str, uses: Mapping[str, int], at: float) -> None:
+        """Count how often memories went into a prompt. No revision: what they say has not changed."""
+        often: dict[int, list[str]] = {}
+        for memory, times in uses.items():
+            often.setdefault(times, []).append(memory)
 
         async def work(connection: AsyncConnection) -> None:
-            await connection.execute(_USED, {"in_cube": cube, "ids": list(ids), "at": at})
+            for times, ids in often.items():
+                await connection.execute(_USED, {"in_cube": cube, "ids": ids, "more": times, "at": at})
 
         await self._database.write(work, later=True)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from memory.late import Asked
 from memory.models import Embedder
 from memory.signals import NAMES, Signals, signals
 from memory.store import Filter
-from memory.view import Bools, Floats, View
+from memory.view import Bools, Floats, Ints, View
 from memory.words import fold, stem, terms
 
 LATE: Mapping[str, float] = {
@@ -78,9 +79,28 @@ class Ranked:
         return {name: round(share, 4) for name, share in shares if abs(share) >= 5e-5}
 
 
+class Order(Sequence[Ranked]):
+    """Ranked pieces, best first; each is made when it is looked at, as mostly few are."""
+
+    def __init__(self, numbers: Ints, scores: NDArray[Any], shares: NDArray[np.float32]) -> None:
+        self._numbers, self._scores, self._shares = numbers, scores, shares
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, at: int) -> Ranked: ...
+    @overload
+    def __getitem__(self, at: slice) -> Order: ...
+    def __getitem__(self, at: int | slice) -> Ranked | Order:
+        if isinstance(at, slice):
+            return Order(self._numbers[at], self._scores[at], self._shares[at])
+        return Ranked(int(self._numbers[at]), float(self._scores[at]), self._shares[at])
+
+
 def rank(
     view: View, question: str, asked: Asked, only: Filter, now: float, *, usual: float = 0.0, every: bool = False
-) -> list[Ranked]:
+) -> Sequence[Ranked]:
     """The pieces that have to do with the question, best first; none for a question that nothing fits. `usual`: the cosine
     of texts that have nothing to do with each other. `every`: leave nothing out."""
     found = signals(view, question, asked, only, now)
@@ -92,8 +112,7 @@ def rank(
     order = np.argsort(-total, kind="stable")
     if not every:
         order = order[_fits(view, question, found, total, weights, usual)[order]]
-    best = zip(found.numbers[order].tolist(), total[order].tolist(), shares[order], strict=True)
-    return [Ranked(number, score, share) for number, score, share in best]
+    return Order(found.numbers[order], total[order], shares[order])
 
 
 def usual_cosine(embedder: Embedder) -> float:

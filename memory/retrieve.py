@@ -171,7 +171,7 @@ class Retriever:
         seen, ranked, asked = await self._compared(info, Question(text=whole(text), now=now, every=True))
         return Echo(_best_of(ranked, seen.view), asked.vector)
 
-    async def _compared(self, info: Cube, question: Question) -> tuple[Seen, list[Ranked], Asked]:
+    async def _compared(self, info: Cube, question: Question) -> tuple[Seen, Sequence[Ranked], Asked]:
         """The question compared with all of the cube; in one go when the cube is at hand."""
         loop = asyncio.get_running_loop()
         embedder = await self._warm.embedder_of(info)
@@ -256,11 +256,11 @@ class Retriever:
         return tuple(hits)
 
 
-def _rank(seen: Seen, question: Question, asked: Asked, usual: float) -> list[Ranked]:
+def _rank(seen: Seen, question: Question, asked: Asked, usual: float) -> Sequence[Ranked]:
     return rank(seen.view, question.text, asked, question.only, question.now, usual=usual, every=question.every)
 
 
-def _answer(seen: Seen, question: Question, usual: float) -> tuple[Seen, list[Ranked], Asked]:
+def _answer(seen: Seen, question: Question, usual: float) -> tuple[Seen, Sequence[Ranked], Asked]:
     asked = encode_query(seen.embedder, question.text)
     return seen, _rank(seen, question, asked, usual), asked
 

@@ -18,7 +18,7 @@ from memory.memories import Memories
 from memory.sql import Database
 from memory.types import Memory
 
-MOST = 400  # memories of one cube
+MOST = 5000  # memories of one cube
 BYTES = 2000  # of a memory besides its text, about
 
 
@@ -35,10 +35,16 @@ class _Kept:
     generation: int
     memories: OrderedDict[str, Memory] = field(default_factory=OrderedDict)
     ahead: set[str] = field(default_factory=set)
+    size: int = 0  # bytes, about
 
-    @property
-    def size(self) -> int:
-        return sum(BYTES + 2 * (len(memory.text) + len(memory.answer)) for memory in self.memories.values())
+    def take(self, memory: Memory) -> None:
+        self.drop(memory.id)
+        self.memories[memory.id] = memory
+        self.size += _size(memory)
+
+    def drop(self, memory: str) -> None:
+        gone = self.memories.pop(memory, None)
+        self.size -= _size(gone) if gone is not None else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +140,7 @@ class Rows:
         elif row.rev > kept.rev:
             stale = kept.ahead.intersection(changed)
             for memory in changed:
-                kept.memories.pop(memory, None)
+                kept.drop(memory)
             kept.ahead -= stale
             kept.rev = row.rev
             self._counted(Count(stale=len(stale)))
@@ -147,9 +153,11 @@ class Rows:
         if self._cubes.get(cube) is not kept or kept.rev != rev:
             return set()
         fresh = {memory.id: memory for memory in read.values() if memory.rev <= rev}
-        kept.memories |= fresh
+        for memory in fresh.values():
+            kept.take(memory)
         while len(kept.memories) > MOST:
-            gone, _ = kept.memories.popitem(last=False)
+            gone = next(iter(kept.memories))
+            kept.drop(gone)
             self._forget(kept, gone)
         while len(self._cubes) > 1 and sum(one.size for one in self._cubes.values()) > self._budget:
             self.let_go(next(iter(self._cubes)))
@@ -159,3 +167,7 @@ class Rows:
         if memory in kept.ahead:
             kept.ahead.discard(memory)
             self._counted(Count(unused=1))
+
+
+def _size(memory: Memory) -> int:
+    return BYTES + 2 * (len(memory.text) + len(memory.answer))

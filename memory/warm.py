@@ -14,7 +14,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
@@ -39,6 +39,8 @@ AT_ONCE = 3000  # pieces of a cube that are loaded while a question waits
 LARGEST = 60_000  # pieces of a cube that is kept in memory at all
 PIECE = 6000  # bytes a piece takes, until a cube has shown it
 AGAIN_S = 30.0  # between two attempts to read an index
+_LITTLE = 8  # pieces that are taken into …
+_SMALL = 3000  # … a view of so many in the event loop's own thread
 CANDIDATES = 200  # from each of LanceDB's two searches, when it answers itself
 LOOK_S = 0.5  # between two looks for the vectors of what is fresh no longer
 PATIENCE_S = 60.0  # so long after it was said a turn stays without a vector while chats wait for their memory
@@ -302,12 +304,19 @@ class Warm:
             if changed:
                 fresh = await self._embedded(info.id, warm.embedder, _pieces(changed))
                 gone = {memory.id for memory in changed}
-                warm.view = await asyncio.to_thread(warm.view.changed, gone, fresh, warm.embedder.dimensions)
+                await self._change(warm, gone, fresh)
                 warm.changed |= gone
                 warm.known = max(memory.rev for memory in changed)
                 warm.due = 0.0
         if warm.due <= time.time():
             await self._fill(info, warm)
+
+    @staticmethod
+    async def _change(warm: _Warm, gone: Collection[str], new: Sequence[Piece]) -> None:
+        if len(new) <= _LITTLE and len(warm.view.pieces) <= _SMALL:  # quicker than a thread is reached
+            warm.view = warm.view.changed(gone, new, warm.embedder.dimensions)
+        else:
+            warm.view = await asyncio.to_thread(warm.view.changed, gone, new, warm.embedder.dimensions)
 
     async def _fill(self, info: Cube, warm: _Warm) -> None:
         """Give vectors to what has none and is fresh no longer."""
@@ -322,7 +331,7 @@ class Warm:
                     for i, piece in enumerate(warm.view.pieces)
                     if warm.view.alive[i] and piece.memory in touched
                 ]
-                warm.view = await asyncio.to_thread(warm.view.changed, touched, kept, warm.embedder.dimensions)
+                await self._change(warm, touched, kept)
             missing = warm.view.unembedded()
         fresh = [piece.time for piece in missing if self._is_fresh(piece, now)]
         if len(fresh) < len(missing):

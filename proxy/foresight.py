@@ -53,7 +53,7 @@ class _Session:
 
 class Foresight:
     """One per proxy process. `busy` says whether chats are waiting for their memory; `expects` is told of a cube whose session is
-    about to begin."""
+    about to begin; `settles_s`: so long after an answer its session is left alone."""
 
     def __init__(
         self,
@@ -66,8 +66,10 @@ class Foresight:
         urgent: Urgent = nothing_urgent,
         expects: Callable[[str], None] = lambda cube: None,
         clock: Callable[[], float] = time.time,
+        settles_s: float = 0.0,
     ) -> None:
         self._expects = expects
+        self._settles_s = settles_s
         self._retriever = retriever
         self._rows = rows
         self._forecasts = forecasts
@@ -126,7 +128,9 @@ class Foresight:
         here = self._sessions.get((cube, session))
         if here is None or not here.course:
             return
-        turn, until = here.newest, time.monotonic() + _PATIENCE_S
+        turn = here.newest
+        await asyncio.sleep(self._settles_s)  # people read before they ask on; who does not has no use for it
+        until = time.monotonic() + _PATIENCE_S
         async with self._one:  # one at a time: predictions share what the machine has to spare
             if not await self._quiet(until) or here.newest != turn:
                 outcome = "overtaken" if here.newest != turn else "skipped"

@@ -55,6 +55,7 @@ from scheduler.queue import DbosQueue
 from scheduler.triggers import Triggers
 
 log = logging.getLogger(__name__)
+_SETTLES_S = 0.3
 _FRESH_S = 3.0  # after a turn; by then the executor has mostly embedded it
 VISITS_S = 60 * 86400.0  # what began before is not looked at to say which cubes are in use
 
@@ -150,6 +151,7 @@ async def assemble(
         urgent=Due(Agenda(database)),
         expects=kept.expects,
         clock=clock,
+        settles_s=0.0 if alone else _SETTLES_S,
     )
     secret = await db.shared_secret(database)
     standing = Standing(database, secret, settings.stable_tokens, clock)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 from memory.grants import CubeRefused
 from memory.memories import Memories, digest
@@ -25,6 +26,7 @@ from proxy.sessions import Conversation
 from scheduler.triggers import TURN_FINISHED, Triggers
 
 log = logging.getLogger(__name__)
+_COUNTED_S = 2.0  # between two writings of what was used
 _SEEN = 200  # of what was said in a conversation whose history is at the upstream
 _RETRIES_S = (0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 
@@ -56,12 +58,13 @@ class Record:
         self._metrics = metrics
         self._spawn = spawn
         self._clock = clock
+        self._used: dict[str, Counter[str]] = {}  # cube → memory → uses that are not written yet
 
     async def __call__(self, exchange: Exchange) -> None:
         """Write the turn down; returns when it is durable, or when waiting longer would keep the client."""
         scene, used = exchange.notes.get("scene"), (*exchange.notes.get("shown", ()), *exchange.notes.get("stood", ()))
         if isinstance(scene, Scene) and used and not scene.conversation.later_round:
-            self._spawn(self._memories.used(scene.cube, used, self._clock()))
+            self._count(scene.cube, used)
         if isinstance(scene, Scene):
             self._link(exchange, scene)
         turn = self._turn(exchange)
@@ -75,6 +78,17 @@ class Record:
         if not done:
             log.warning("turn of %s is not durable yet; it stays queued", exchange.id)
             self._metrics.recorded.labels("late").inc()
+
+    def _count(self, cube: str, used: Sequence[str]) -> None:
+        """Count uses; those of a while are written together."""
+        if cube not in self._used:
+            self._used[cube] = Counter()
+            self._spawn(self._write_uses(cube))
+        self._used[cube].update(set(used))
+
+    async def _write_uses(self, cube: str) -> None:
+        await asyncio.sleep(_COUNTED_S)
+        await self._memories.used(cube, self._used.pop(cube), self._clock())
 
     def _link(self, exchange: Exchange, scene: Scene) -> None:
         """Keep where the conversation stands, for the request that goes on from here and brings no history."""

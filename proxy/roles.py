@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -62,6 +63,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
+_SWITCH_S = 0.001  # so long the event loop waits at most for a thread that compares or embeds (Python: 0.005)
+_COLLECT_AFTER = 20_000  # new objects; nearly all are freed without the collector, which looks at all cubes in memory
 _GIVES_WAY = 10  # on a busy machine chats come first
 _EXECUTOR_WARM = 128 << 20  # bytes of cubes that predictions look at
 
@@ -77,6 +80,8 @@ def die_with_parent() -> None:
 
 async def proxy(config: Config, engine_port: int) -> None:
     """Serve HTTP."""
+    gc.set_threshold(_COLLECT_AFTER, 50, 100)
+    sys.setswitchinterval(_SWITCH_S)
     settings = uvicorn.Config(
         app.build(config, engine_port=engine_port),
         host=config.server.host,

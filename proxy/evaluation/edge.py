@@ -39,6 +39,7 @@ HELD = 64  # paced streams at a time
 _BEGAN = 1_750_000_000.0
 _FRAME = re.compile(rb"<(\d+)>")
 _REST_S = 0.4
+_ORGANISED_S = 600.0
 
 Progress = Callable[[str, int, int], None]
 
@@ -91,6 +92,8 @@ async def measure(config: Config, options: Options, progress: Progress) -> dict[
         if options.litellm_python:
             python = Path(options.litellm_python)
             every.append(await stack.enter_async_context(sides.litellm(python, config.folder, direct.port)))
+        progress("organising", 0, 1)
+        await _organised(on)
         seen = {side.name: _Seen() for side in every}
         talk, paced = _talk(), _talk("paced", stream=True)
         for side in every:
@@ -210,6 +213,17 @@ async def _asked(connection: Connection, body: bytes) -> float:
     if got.status != 200:
         raise LoadFailed(f"status {got.status}: {got.body[:200]!r}")
     return got.seconds
+
+
+async def _organised(side: Side) -> None:
+    """Wait until what the cubes were filled with has been worked off. Raises LoadFailed."""
+    deadline, quiet = time.monotonic() + _ORGANISED_S, 0
+    while quiet < 3:
+        before = side.behind_s()
+        await asyncio.sleep(1.0)
+        quiet = quiet + 1 if side.behind_s() - before <= 0.1 else 0
+        if time.monotonic() > deadline:
+            raise LoadFailed("the executor has not come to rest")
 
 
 async def _rest(side: Side) -> None:

@@ -165,7 +165,7 @@ async def test_the_version_that_changed_last_stands(database: Database, elsewher
 async def test_use_is_not_a_change(database: Database, tmp_path: Path) -> None:
     await furnish(database)
     archive = await exported(database, tmp_path)
-    await Memories(database).used(CUBE, ["dog"], NOW)
+    await Memories(database).used(CUBE, {"dog": 1}, NOW)
     assert (await imported(database, archive)).merged == 0
 
 
