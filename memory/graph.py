@@ -8,6 +8,7 @@ to it. What a memory was learned from is not an edge: it stands in its `sources`
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ from memory.timeline import touching, turn_before
 from memory.types import Kind, Memory, Status, stable_id
 from memory.words import fold, terms
 
-BATCH = 100  # memories of one transaction
+BATCH = 20  # memories of one transaction: who writes beside it waits so long
+LETS_IN_S = 0.01  # between two transactions, in which others write
 HOPS = 8  # replacements that are followed from an old memory to the one that holds
 _BECAUSE = re.compile(
     r"\bbecause (?:of )?(?P<en>[^.;!?\n]{3,120})|因为(?P<zh>[^，。；！？\n]{2,40})|^(?P<so>[^.;!?\n]{3,120}?), so (?:I|we)\b|由于(?P<zh2>[^，。；！？\n]{2,40})",
@@ -93,6 +95,7 @@ class Graph:
             memories, edges = memories + done.memories, edges + done.edges
             if done.memories < BATCH:
                 return Linked(memories, edges)
+            await asyncio.sleep(LETS_IN_S)
 
     async def stale(self, cube: str, episodes: Collection[Memory]) -> dict[str, list[Replaced]]:
         """For each of these episodes that says something which holds no longer: what it was, and what holds now."""

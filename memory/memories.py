@@ -81,6 +81,12 @@ _THERE = made_once(
     )
 )
 _HERE = made_once(sa.select(_M).where(_M.c.cube == sa.bindparam("cube"), _M.c.id == sa.bindparam("id")))
+_LINK = made_once(sa.insert(sql.edges))
+_CUT = made_once(
+    sa.delete(sql.edges).where(
+        *(sql.edges.c[name] == sa.bindparam(f"this_{name}") for name in ("cube", "source", "kind", "target"))
+    )
+)
 _INSERT, _INSERT_LINEAGE = made_once(sa.insert(_M)), made_once(sa.insert(sql.lineage))
 
 
@@ -187,10 +193,9 @@ async def link(
     connection: AsyncConnection, cube: str, source: str, kind: str, target: str, weight: float = 1.0
 ) -> None:
     """Draw an edge; one that is there keeps its place."""
-    table = sql.edges
-    same = (table.c.cube == cube, table.c.source == source, table.c.kind == kind, table.c.target == target)
-    await connection.execute(sa.delete(table).where(*same))
-    await connection.execute(sa.insert(table).values(cube=cube, source=source, kind=kind, target=target, weight=weight))
+    edge = {"cube": cube, "source": source, "kind": kind, "target": target}
+    await connection.execute(_CUT, {f"this_{name}": value for name, value in edge.items()})
+    await connection.execute(_LINK, edge | {"weight": weight})
 
 
 async def select(connection: AsyncConnection, *where: sa.ColumnElement[bool], limit: int | None = None) -> list[Memory]:

@@ -7,6 +7,7 @@ the index; a memory that has none yet waits for the next round. Erasing a memory
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import math
 from collections import Counter
@@ -31,7 +32,8 @@ from memory.types import Memory, Status, stable_id
 # other, and so does an embedder that reads Chinese by its characters)
 NEAR, NEAR_CJK = 0.57, 0.74
 MOST = 128  # topics of a cube; beyond, the nearest takes what comes
-BATCH = 200  # memories placed in one transaction
+BATCH = 60  # memories placed in one transaction: who writes beside it waits so long
+LETS_IN_S = 0.01  # between two transactions, in which others write
 _TERMS = 40  # words counted for a topic's name
 _NAMED = 3  # words in a name
 
@@ -67,6 +69,7 @@ class Topics:
             placed += done
             if done < BATCH:
                 return placed
+            await asyncio.sleep(LETS_IN_S)
 
 
 async def _place(connection: AsyncConnection, cube: str, embedder: str) -> int:

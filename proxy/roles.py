@@ -65,6 +65,7 @@ log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 _SWITCH_S = 0.001  # so long the event loop waits at most for a thread that compares or embeds (Python: 0.005)
 _COLLECT_AFTER = 20_000  # new objects; nearly all are freed without the collector, which looks at all cubes in memory
+_RULES_BATCH = 16  # turns of one transaction: a chat that writes beside it waits so long
 _GIVES_WAY = 10  # on a busy machine chats come first
 _EXECUTOR_WARM = 128 << 20  # bytes of cubes that predictions look at
 
@@ -145,7 +146,7 @@ async def executor(config: Config, engine_port: int) -> None:
         index=Index(database, store, embedder),
         store=store,
         extractor=LlmExtractor(model) if model else None,
-        batch=config.extraction.batch_turns if model else 100,
+        batch=config.extraction.batch_turns if model else _RULES_BATCH,
         reflector=Reflector(database, embedder, asker=Asker(model) if model else None, policy=_policy(config)),
         predictor=predictor,
         states=states,
