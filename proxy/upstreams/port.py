@@ -20,7 +20,7 @@ KV_HEADERS = (
 class Call:
     """One request to an upstream: `path` without the /v1 prefix (e.g. "/chat/completions"), `body` as sent by the client or
     with our block added, or its pieces when it is passed on as it comes. `headers` are the client's, already without
-    credentials, hop-by-hop and x-memory-* ones. `cube`: whose saved KV states the model's engine may go by, empty: nobody's;
+    credentials, hop-by-hop and x-memory-* ones. `ours`: no client asks this, but we ourselves. `cube`: whose saved KV states the model's engine may go by, empty: nobody's;
     `session`: in whose name it may save what it has read, empty: it shall save nothing; `adapter`: weights of the
     cube that it shall answer with. Only engines of ours read these."""
 
@@ -33,6 +33,7 @@ class Call:
     cube: str = ""
     session: str = ""
     adapter: str = ""
+    ours: bool = False
     credential: str = ""  # the client's own for this upstream, in place of the configured one; never logged, never kept
 
 
