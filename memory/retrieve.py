@@ -155,7 +155,9 @@ class Retriever:
             replace(
                 hit,
                 score=hit.score * STALE,
-                replaced=tuple(dict.fromkeys(one.now.text if one.now else "" for one in stale[hit.memory.id])),
+                replaced=tuple(
+                    dict.fromkeys((one.now.id, one.now.text) if one.now else ("", "") for one in stale[hit.memory.id])
+                ),
             )
             if hit.memory.id in stale and hit.side == "user"
             else hit

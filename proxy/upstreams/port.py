@@ -20,9 +20,9 @@ KV_HEADERS = (
 class Call:
     """One request to an upstream: `path` without the /v1 prefix (e.g. "/chat/completions"), `body` as sent by the client or
     with our block added, or its pieces when it is passed on as it comes. `headers` are the client's, already without
-    credentials, hop-by-hop and x-memory-* ones. `ours`: no client asks this, but we ourselves. `cube`: whose saved KV states the model's engine may go by, empty: nobody's;
+    credentials, hop-by-hop and x-memory-* ones. `cube`: whose saved KV states the model's engine may go by, empty: nobody's;
     `session`: in whose name it may save what it has read, empty: it shall save nothing; `adapter`: weights of the
-    cube that it shall answer with. Only engines of ours read these."""
+    cube that it shall answer with. `ours`: no client asks this, but we ourselves. Only engines of ours read these."""
 
     method: str
     path: str
