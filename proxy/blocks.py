@@ -23,9 +23,7 @@ from proxy import db
 
 log = logging.getLogger(__name__)
 V = TypeVar("V")
-_QUOTES = (
-    "[no longer so; now: "  # another memory's words in a line; rows of earlier releases do not name that memory
-)
+_QUOTES = "[no longer so; now: "  # another memory's words in a line; rows of earlier releases do not name that memory
 
 
 class Spawn(Protocol):
