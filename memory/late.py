@@ -79,7 +79,9 @@ def best_matches(
     rows = np.empty((min(AT_ONCE, len(stored)), stored.shape[1]), np.float32)
     found = np.empty((len(stored), len(asked)), np.float32)
     wanted = np.ascontiguousarray(asked.T) * np.float32(1.0 / SCALE)
-    for start in range(0, len(stored), AT_ONCE):  # as floats they are four times as large: a part stays in the processor's cache
+    for start in range(
+        0, len(stored), AT_ONCE
+    ):  # as floats they are four times as large: a part stays in the processor's cache
         part = rows[: min(AT_ONCE, len(stored) - start)]
         np.copyto(part, stored[start : start + AT_ONCE])
         np.matmul(part, wanted, out=found[start : start + AT_ONCE])

@@ -155,7 +155,9 @@ class Retriever:
             replace(
                 hit,
                 score=hit.score * STALE,
-                replaced=tuple(dict.fromkeys(one.now.text if one.now else "" for one in stale[hit.memory.id])),
+                replaced=tuple(
+                    dict.fromkeys((one.now.id, one.now.text) if one.now else ("", "") for one in stale[hit.memory.id])
+                ),
             )
             if hit.memory.id in stale and hit.side == "user"
             else hit
@@ -176,11 +178,11 @@ class Retriever:
         loop = asyncio.get_running_loop()
         embedder = await self._warm.embedder_of(info)
         usual = 0.0 if question.every or isinstance(embedder, LateEmbedder) else await self._usual_of(embedder)
-        at_hand = self._warm.at_hand(info, embedder)
+        at_hand = self._warm.at_hand(info, embedder, question.seen)
         if at_hand is not None:
             return await loop.run_in_executor(self._threads, _answer, at_hand, question, usual)
         asked = await loop.run_in_executor(self._threads, encode_query, embedder, question.text)
-        seen = await self._warm.see(info, asked, question.text, question.only, embedder)
+        seen = await self._warm.see(info, asked, question.text, question.only, embedder, question.seen)
         if seen.embedder.id != embedder.id:  # another generation replaced the one we knew
             asked = await loop.run_in_executor(self._threads, encode_query, seen.embedder, question.text)
             usual = await self._usual_of(seen.embedder) if asked.pieces is None else 0.0

@@ -163,4 +163,6 @@ class Hit:
     side: str = "user"  # which half of an episode matched: user | assistant
     why: dict[str, float] | None = None  # signal → its share of the score
     passage: str = ""  # the matching part of a long text; empty when the whole text is short
-    replaced: tuple[str, ...] = ()  # it says what holds no longer: what holds now; an empty text: that ended
+    replaced: tuple[
+        tuple[str, str], ...
+    ] = ()  # it says what holds no longer: id and text of what holds now; empty: that ended

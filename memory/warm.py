@@ -4,8 +4,8 @@ A cube is loaded once and then only told what changed (by revision). A large cub
 itself answers; one that there is no room for is always answered that way. Loading goes on when the question that began it is
 given up. A cube that had to be read from SQL is read from its index as soon as that can be read again.
 
-What was said in the last `fresh_s` seconds is found by its words: the executor embeds it anyway, and its vectors are taken from
-SQL then. What it did not get to is embedded here, behind the scenes.
+What was said in the last `fresh_s` seconds is embedded when a question of another conversation comes, or when the cube has been
+quiet for a moment. Otherwise it waits: the executor embeds it anyway, and its vectors are taken from SQL then.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from memory.cube import Cube, Cubes
 from memory.index import INDEXED, embed_pieces, with_vectors
 from memory.late import Asked
-from memory.memories import Memories
+from memory.memories import Memories, digest
 from memory.models import Embedder
 from memory.pieces import pieces
 from memory.shelf import Keeping, Shelf
@@ -42,7 +42,7 @@ AGAIN_S = 30.0  # between two attempts to read an index
 _LITTLE = 8  # pieces that are taken into …
 _SMALL = 3000  # … a view of so many in the event loop's own thread
 CANDIDATES = 200  # from each of LanceDB's two searches, when it answers itself
-LOOK_S = 0.5  # between two looks for the vectors of what is fresh no longer
+LOOK_S = 0.3  # without a question, then a cube is quiet
 PATIENCE_S = 60.0  # so long after it was said a turn stays without a vector while chats wait for their memory
 
 Earlier = Callable[[str], Awaitable[Embedder | None]]
@@ -84,6 +84,8 @@ class _Warm:
     again: float = 0.0
     made: float = field(default_factory=time.monotonic)
     due: float = 0.0  # when pieces without vectors are looked at, on the wall clock
+    bare: frozenset[str] = frozenset()  # digests of what is fresh and has no vectors
+    asked: float = field(default_factory=time.monotonic)
 
     @property
     def size(self) -> int:
@@ -133,23 +135,31 @@ class Warm:
             return await self._earlier(info.embedder) or self._embedder
         return self._embedder
 
-    def at_hand(self, info: Cube, embedder: Embedder) -> Seen | None:
-        """The cube when it is there as a whole, as new as `info` and with nothing left to do; asks nothing of anybody."""
+    def at_hand(self, info: Cube, embedder: Embedder, told: Collection[str]) -> Seen | None:
+        """The cube when it is there as a whole, as new as `info` and with nothing left to do; asks nothing of anybody. `told`:
+        digests of what stands in the request anyway, and needs no vectors for it."""
         warm = self._shelf.get(info.id)
         if warm is None or not warm.whole or warm.degraded or not self._serves(warm, info, embedder):
             return None
-        if warm.known < info.rev or warm.due <= time.time():
+        if warm.known < info.rev or warm.due <= time.time() or not self._may_wait(warm, told):
             return None
+        warm.asked = time.monotonic()
         if self._keeping is not None:
             self._keeping.asked(info.id)
         self._shelf.put(info.id, warm)
         return Seen(warm.view, warm.embedder)
 
-    async def see(self, info: Cube, asked: Asked, words: str, only: Filter, embedder: Embedder) -> Seen:
-        """The cube as it is at `info`'s revision or later."""
+    async def see(
+        self, info: Cube, asked: Asked, words: str, only: Filter, embedder: Embedder, told: Collection[str] = ()
+    ) -> Seen:
+        """The cube as it is at `info`'s revision or later; `told` as in at_hand."""
         if self._keeping is not None:
             self._keeping.asked(info.id)
         warm = await self._ready(info, embedder)
+        if not self._may_wait(warm, told):
+            async with self._locks.setdefault(info.id, asyncio.Lock()):
+                await self._fill(info, warm, fresh=True)
+        warm.asked = time.monotonic()
         if warm.whole:
             return Seen(warm.view, warm.embedder, warm.degraded)
         # as they are before the search: once the index has caught up, another question may let go of them
@@ -318,12 +328,16 @@ class Warm:
         else:
             warm.view = await asyncio.to_thread(warm.view.changed, gone, new, warm.embedder.dimensions)
 
-    async def _fill(self, info: Cube, warm: _Warm) -> None:
-        """Give vectors to what has none and is fresh no longer."""
+    def _may_wait(self, warm: _Warm, told: Collection[str]) -> bool:
+        """Whether a question can do without the vectors of what is fresh."""
+        return not warm.bare or self.busy() or warm.bare <= frozenset(told)
+
+    async def _fill(self, info: Cube, warm: _Warm, *, fresh: bool = False) -> None:
+        """Give vectors to what has none and is fresh no longer; with `fresh`, to all."""
         missing, now = warm.view.unembedded(), time.time()
-        due = [piece for piece in missing if not self._is_fresh(piece, now)]
+        due = [piece for piece in missing if fresh or not self._is_fresh(piece, now)]
         if due:
-            done = {piece.id: piece for piece in await self._embedded(info.id, warm.embedder, due)}
+            done = {piece.id: piece for piece in await self._embedded(info.id, warm.embedder, due, fresh=fresh)}
             touched = {piece.memory for piece in done.values() if piece.vector is not None}
             if touched:
                 kept = [
@@ -333,23 +347,29 @@ class Warm:
                 ]
                 await self._change(warm, touched, kept)
             missing = warm.view.unembedded()
-        fresh = [piece.time for piece in missing if self._is_fresh(piece, now)]
-        if len(fresh) < len(missing):
+        young = [piece for piece in missing if self._is_fresh(piece, now)]
+        warm.bare = frozenset(digest(piece.text.partition(": ")[2]) for piece in young if piece.side == "user")
+        if len(young) < len(missing):
             warm.due = now  # the rest with the next question
         else:
-            warm.due = max(min(fresh) + self._fresh_s, now + LOOK_S) if fresh else math.inf
-        if fresh and info.id not in self._filling:
+            first = min((piece.time for piece in young), default=math.inf)
+            warm.due = max(first + self._fresh_s, now + LOOK_S)
+        if young and info.id not in self._filling:
             task = self._filling[info.id] = asyncio.create_task(self._fill_behind(info.id))
             task.add_done_callback(lambda _: self._filling.pop(info.id, None))
 
     async def _fill_behind(self, cube: str) -> None:
-        """Wait until what is fresh is fresh no longer, and give it vectors if no question has had that done."""
+        """Give vectors to what is fresh as soon as the cube is quiet, if no question has had that done."""
         try:
             while (warm := self._shelf.get(cube)) is not None and warm.due < math.inf:
-                await asyncio.sleep(max(warm.due - time.time(), LOOK_S))
-                info = None if self.busy() else await self._cubes.get(cube)
-                if info is not None:
-                    await self._ready(info, await self.embedder_of(info))
+                await asyncio.sleep(LOOK_S)
+                quiet = time.monotonic() - warm.asked > LOOK_S
+                info = await self._cubes.get(cube) if not self.busy() and (quiet or warm.due <= time.time()) else None
+                if info is None:
+                    continue
+                warm = await self._ready(info, await self.embedder_of(info))
+                async with self._locks.setdefault(cube, asyncio.Lock()):
+                    await self._fill(info, warm, fresh=quiet)
         except Exception as error:  # nobody waits for it; the next question does it
             log.warning("what is new in cube %s was not embedded: %s", cube, type(error).__name__)
 
@@ -357,10 +377,12 @@ class Warm:
         within_s = max(self._fresh_s, PATIENCE_S) if self._fresh_s and self.busy() else self._fresh_s
         return piece.kind == "episode" and 0.0 <= now - piece.time < within_s
 
-    async def _embedded(self, cube: str, embedder: Embedder, wanted: Sequence[Piece]) -> list[Piece]:
-        """The pieces, as many of them with vectors as can be had at once."""
+    async def _embedded(
+        self, cube: str, embedder: Embedder, wanted: Sequence[Piece], *, fresh: bool = False
+    ) -> list[Piece]:
+        """The pieces, as many of them with vectors as can be had at once; what is fresh only with `fresh`."""
         now = time.time()
-        due = [piece for piece in wanted if piece.vector is None and not self._is_fresh(piece, now)]
+        due = [piece for piece in wanted if piece.vector is None and (fresh or not self._is_fresh(piece, now))]
         if due and (self._fresh_s or len(due) > EMBED_NOW):
             known = {piece.id: piece for piece in await with_vectors(self._database, embedder.id, cube, due)}
             wanted, due = [known.get(piece.id, piece) for piece in wanted], [p for p in due if p.id not in known]

@@ -23,6 +23,7 @@ from proxy import db
 
 log = logging.getLogger(__name__)
 V = TypeVar("V")
+_QUOTES = "[no longer so; now: "  # another memory's words in a line; rows of earlier releases do not name that memory
 
 
 class Spawn(Protocol):
@@ -177,14 +178,20 @@ class Blocks:
             del self._links[key]
 
     async def forget(self, cube: str, memories: Sequence[str]) -> None:
-        """Erase every kept block that shows one of these memories."""
+        """Erase every kept block that shows one of these memories, and the questions of turns that are not over: nobody knows
+        which memories were made of them."""
         gone = set(memories)
         for key in [key for key, block in self._recent.items() if key[0] == cube and gone & set(block.memories)]:
             del self._recent[key]
         for key in [key for key, begun in self._begun.items() if key[0] == cube and gone & set(begun.memories)]:
             del self._begun[key]
+        for key in [key for key, link in self._links.items() if key[0] == cube and link.asked]:
+            del self._links[key]
 
         async def work(connection: AsyncConnection) -> None:
+            await connection.execute(sa.delete(db.links).where(db.links.c.cube == cube, db.links.c.asked != ""))
+            quotes = db.blocks.c.recall.contains(_QUOTES)
+            await connection.execute(sa.delete(db.blocks).where(db.blocks.c.cube == cube, quotes))
             for table, name in ((db.blocks, "anchor"), (db.sessions, "session")):
                 rows = (
                     await connection.execute(sa.select(table.c[name], table.c.memories).where(table.c.cube == cube))

@@ -344,16 +344,24 @@ def memories_forget(session: Session, memory_id: str, cube: str | None) -> None:
     async def run(parts: Any) -> Any:
         where = await _cube(parts, cube)
         erased = await parts.memories.forget(where, memory_id)
-        if erased is not None:
-            await parts.blocks.forget(where, erased)
-            await parts.states.forget(where)
-            await parts.triggers.fire(MEMORY_ERASED, where)
-        return erased
+        if erased is None:
+            return None
+        await parts.blocks.forget(where, erased)
+        await parts.states.forget(where)
+        adapters = await parts.lifecycle.withdraw(where)
+        await parts.triggers.fire(MEMORY_ERASED, where)
+        return {"erased": erased, "adapters": adapters}
 
-    erased = _with_parts(session, run)
-    if erased is None:
+    done = _with_parts(session, run)
+    if done is None:
         _fail(f"there is no memory {memory_id}")
-    session.answer({"erased": erased}, lambda console: console.print(f"{len(erased)} erased."))
+
+    def show(console: Console) -> None:
+        console.print(f"{len(done['erased'])} erased.")
+        if done["adapters"]:
+            console.print(f"Adapters deleted: {', '.join(map(str, done['adapters']))}.")
+
+    session.answer(done, show)
 
 
 def _show_memories(session: Session, found: list[Any]) -> None:

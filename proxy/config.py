@@ -256,6 +256,11 @@ class Config(_Section, frozen=True):
         return self.folder / "adapters"
 
     @property
+    def cubes(self) -> Path:
+        """Where the files of cubes' other forms lie, a folder a cube."""
+        return self.folder / "cubes"
+
+    @property
     def queue_url(self) -> str:
         """The SQLAlchemy URL of the job queue's database."""
         return self.queue or f"sqlite:///{self.folder / 'queue.sqlite'}"

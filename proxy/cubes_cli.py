@@ -192,7 +192,14 @@ class _Parts:
         self.routes = routing.make(config, config.engine.port, self.database)
         folder = Folder(config.adapters)
         self.lifecycle = Lifecycle(
-            self.database, self.cubes, self.grants, blocks, fired, self.routes.forget, adapters=folder
+            self.database,
+            self.cubes,
+            self.grants,
+            blocks,
+            fired,
+            self.routes.forget,
+            adapters=folder,
+            files=config.cubes,
         )
 
     async def known(self, cube: str) -> Any:

@@ -45,7 +45,7 @@ _ANSWER = 60  # tokens of the other side that are shown with a hit
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A rendered block and the memories in it; empty text when there is nothing to say."""
+    """A rendered block and the memories whose words are in it; empty text when there is nothing to say."""
 
     text: str
     memories: tuple[str, ...]
@@ -133,9 +133,13 @@ def recall_block(
             del chosen[other]
         chosen[place] = plain
         used += cost
-    lines = [(entries[place][0].id, entries[place][1]) for place in sorted(chosen, reverse=True)]
-    lines = [line for at, line in enumerate(lines) if line[0] not in stands or at >= len(lines) - _SAID_AGAIN]
-    return _block(fence.RECALL, mark, _RECALL_HEADING, [*lines, *agenda])
+    places = sorted(chosen, reverse=True)
+    again = places[-_SAID_AGAIN:]
+    places = [place for place in places if entries[place][0].id not in stands or place in again]
+    lines = [(entries[place][0].id, entries[place][1]) for place in places]
+    found = dict(enumerate(hits, len(entries) - len(hits)))
+    since = [memory for place in places if place in found for memory, text in found[place].replaced if text]
+    return _block(fence.RECALL, mark, _RECALL_HEADING, [*lines, *agenda], since)
 
 
 def edits(messages: Sequence[Any], stable: str, recalls: Mapping[int, str]) -> list[Edit]:
@@ -152,11 +156,13 @@ def edits(messages: Sequence[Any], stable: str, recalls: Mapping[int, str]) -> l
     return out
 
 
-def _block(kind: str, mark: str, heading: str, lines: Sequence[tuple[str, str]]) -> Block:
+def _block(kind: str, mark: str, heading: str, lines: Sequence[tuple[str, str]], quoted: Sequence[str] = ()) -> Block:
+    """`lines` with the memory that each is; `quoted`: memories whose words stand in another's line."""
     if not lines:
         return EMPTY
     text = fence.wrap(kind, mark, heading, [f"- {line}" for _, line in lines])
-    return Block(text, tuple(dict.fromkeys(memory for memory, _ in lines if memory)), tokens(text))
+    shown = (*(memory for memory, _ in lines if memory), *quoted)
+    return Block(text, tuple(dict.fromkeys(shown)), tokens(text))
 
 
 def _is_open(memory: Memory) -> bool:
@@ -208,7 +214,7 @@ def _hit_line(hit: Hit) -> str:
         return f"{label(memory, 'assistant')}: {text}" + (f" [asked: {asked}]" if asked else "")
     # to a statement the answer adds nothing that the user said; to a question it is the point
     answer = _short(memory.answer, _ANSWER) if "?" in text or "？" in text else ""
-    since = "; ".join(_short(now, _ANSWER) for now in hit.replaced if now)
+    since = "; ".join(_short(now, _ANSWER) for now in dict.fromkeys(text for _, text in hit.replaced) if now)
     holds = f" [no longer so{f'; now: {since}' if since else ''}]" if hit.replaced else ""
     return f"{label(memory, 'user')}: {text}{holds}" + (f" [answer: {answer}]" if answer else "")
 

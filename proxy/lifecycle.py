@@ -5,16 +5,20 @@ the jobs that follow. Who may do it has been settled before; this knows neither 
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from memory import erase
+from memory.activation.folder import forget as remove_folder
 from memory.adapters.files import Folder
 from memory.adapters.table import Adapters
 from memory.cube import Cube, Cubes
@@ -26,6 +30,7 @@ from proxy.blocks import Blocks
 from proxy.upstreams.states import Forgotten
 from scheduler.triggers import CUBE_ARCHIVED, CUBE_CHANGED, CUBE_ERASED, CUBE_FUSED, MEMORY_WRITTEN, Triggers
 
+log = logging.getLogger(__name__)
 _AT_ONCE = 2000  # turns and memories; more are copied by a job
 
 
@@ -47,7 +52,8 @@ class Fusion:
 
 
 class Lifecycle:
-    """Made once per process. `states` drops what models have computed of a cube, `forget` what this process holds of it."""
+    """Made once per process. `states` drops what models have computed of a cube, `forget` what this process holds of it; below
+    `files` each cube has a folder of its other forms."""
 
     def __init__(
         self,
@@ -60,6 +66,7 @@ class Lifecycle:
         forget: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
         adapters: Folder | None = None,
+        files: Path | None = None,
     ) -> None:
         self._database = database
         self._cubes = cubes
@@ -70,6 +77,7 @@ class Lifecycle:
         self._triggers = triggers
         self._clock = clock
         self._folder = adapters
+        self._files = files
         self._adapters = Adapters(database, clock)
 
     async def of(self, principal: str, *, after: str | None = None, limit: int = 100) -> list[Owned]:
@@ -146,8 +154,17 @@ class Lifecycle:
         await self._states(cube)
         self._blocks.let_go(cube)  # what a chat that was running has added meanwhile
         await self.withdraw(cube)
+        await self._remove_files(cube)
         await self._triggers.fire(CUBE_ERASED, cube)
         return receipt
+
+    async def _remove_files(self, cube: str) -> None:
+        if self._files is None:
+            return
+        try:
+            await asyncio.to_thread(remove_folder, self._files, cube)
+        except OSError as error:  # the job tries it again, and signs nothing before
+            log.error("files of cube %s could not be removed: %s", cube, os.strerror(error.errno or 0))
 
     async def withdraw(self, cube: str) -> list[int]:
         """Delete the files of adapters that may not be used any more, because what they were trained on was erased; returns which

@@ -233,7 +233,7 @@ def hit(found: Hit) -> dict[str, Any]:
         "side": found.side,
         "why": found.why,
         "passage": found.passage,
-        "replaced": list(found.replaced),
+        "replaced": list(dict.fromkeys(text for _, text in found.replaced)),
     }
 
 

@@ -44,7 +44,7 @@ class Mover:
         limits = Limits(total=_UNPACKED * config.limits.import_bytes)
 
         def blobs(cube: str) -> Path:
-            return config.folder / "cubes" / cube / "blobs"
+            return config.cubes / cube / "blobs"
 
         self._archive = Archive(database, self._folder, f"memrelay {__version__}", blobs)
         self._document = Document(database)

@@ -219,7 +219,9 @@ async def assemble(
         cubes=cubes,
         grants=grants,
         receipts=Receipts(database),
-        lifecycle=Lifecycle(database, cubes, grants, blocks, fired, states.forget, foresight.let_go, clock, folder),
+        lifecycle=Lifecycle(
+            database, cubes, grants, blocks, fired, states.forget, foresight.let_go, clock, folder, config.cubes
+        ),
         adapters=adapters,
         folder=folder,
         turns=turns,

@@ -39,7 +39,7 @@ from proxy.upstreams.routing import Routes
 log = logging.getLogger(__name__)
 Heard = Callable[[Exchange], Awaitable[None]]  # told of an answer that was made in the background
 _A_RESPONSE = re.compile(r"/v1/responses/[^/]+")
-_OURS = ("memory", "cubes")  # never an upstream's
+_OURS = ("memory", "cubes", "kv")  # never an upstream's, or of an engine that knows no keys
 _KNOWN = frozenset(
     "embeddings completions audio images files moderations responses messages conversations batches".split()
 )

@@ -152,6 +152,7 @@ async def executor(config: Config, engine_port: int) -> None:
         states=states,
         quiet_s=config.evolution.quiet_s,
         adapters=Folder(config.adapters),
+        files=config.cubes,
     )
     training = _training(config, database, queue, stop)
     metrics = ExecutorMetrics()

@@ -7,9 +7,11 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from memory import skills, upkeep
+from memory.activation.folder import forget as remove_folder
 from memory.adapters.files import Folder
 from memory.adapters.table import Adapters
 from memory.cube import Cubes
@@ -83,6 +85,7 @@ class Work:
     states: Activation | None = None
     quiet_s: float = 60.0  # silence after which a cube is thought over
     adapters: Folder | None = None
+    files: Path | None = None  # a folder a cube, of its other forms
 
     async def active(self) -> list[str]:
         """The cubes that are neither archived nor erased."""
@@ -248,12 +251,14 @@ class Work:
         return {"action": "closed", "tables": await self.store.drop(cube, keep=None)}
 
     async def wipe(self, cube: str, _: Arguments) -> dict[str, Any]:
-        """After everything in a cube was erased from SQL: drop its tables, leave no bytes in the database, sign the receipts.
-        What was said since then is indexed anew. Raises StillHeld, to be tried again."""
+        """After everything in a cube was erased from SQL: drop its tables and files, leave no bytes in the database, sign the
+        receipts. What was said since then is indexed anew. Raises StillHeld and OSError, to be tried again."""
         asked = await self.receipts.pending(cube)
         states = await self._forget_states(cube)
         await forget_table(self.database, cube)
         await self._withdraw(cube)
+        if self.files is not None:
+            await asyncio.to_thread(remove_folder, self.files, cube)
         tables = await self.store.drop(cube, keep=None)
         if (await self.cubes.counts([cube]))[cube]:
             await self._catch_up(cube)

@@ -30,7 +30,7 @@ from memory.memories import digest, save
 from memory.models import Embedder
 from memory.sql import Database
 from memory.transfer import cleaning
-from memory.transfer.format import BLOBS, EdgeRow, Limits, MemoryRow, NodeRow, TurnRow, VectorRow
+from memory.transfer.format import BLOBS, EdgeRow, Limits, MemoryRow, NodeRow, Refused, TurnRow, VectorRow
 from memory.transfer.outcome import Imported
 from memory.transfer.reading import Reading
 from memory.types import Memory, Source, Status, Trust, stable_id
@@ -71,9 +71,8 @@ class Importer:
         written), DatabaseError, OSError."""
         reading = await asyncio.to_thread(Reading, file, self._limits)
         await asyncio.to_thread(reading.verify, target.at, progress)
-        await asyncio.to_thread(
-            self._take_blobs, reading, target.cube
-        )  # caches: without their memory they are not used
+        # caches: without their memory they are not used
+        await asyncio.to_thread(self._take_blobs, reading, target.cube)
         counts = reading.manifest.counts
         rows, size = sum(counts.values()), sum(member.size for member in reading.manifest.members)
         done = Imported()
@@ -123,15 +122,25 @@ class Importer:
             return int((await connection.execute(query)).scalar_one())
 
     def _take_blobs(self, reading: Reading, cube: str) -> None:
-        """Files that are not there yet; each stands whole or not at all."""
-        for name in reading.blobs():
-            path = self._blobs(cube) / name.removeprefix(BLOBS)
+        """Files that are not there yet; each stands whole or not at all. Raises Refused, before any is written, when one
+        would stand where there is a folder, or below a file."""
+        root = self._blobs(cube)
+        paths = {name: root / name.removeprefix(BLOBS) for name in reading.blobs()}
+        for name, path in paths.items():
+            above = (parent for parent in path.parents if parent.is_relative_to(root))
+            if path.is_dir() or any(parent.exists() and not parent.is_dir() for parent in above):
+                raise Refused(f"member {name[:80]} is a file here and a folder there")
+        for name, path in paths.items():
             if path.exists():
                 continue
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-                file.writelines(reading.blob(name))
-            Path(file.name).rename(path)
+                try:
+                    file.writelines(reading.blob(name))
+                    Path(file.name).rename(path)
+                except BaseException:
+                    Path(file.name).unlink(missing_ok=True)
+                    raise
 
 
 def _paged(rows: Iterator[Any]) -> Iterator[list[Any]]:

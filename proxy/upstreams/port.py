@@ -22,7 +22,7 @@ class Call:
     with our block added, or its pieces when it is passed on as it comes. `headers` are the client's, already without
     credentials, hop-by-hop and x-memory-* ones. `cube`: whose saved KV states the model's engine may go by, empty: nobody's;
     `session`: in whose name it may save what it has read, empty: it shall save nothing; `adapter`: weights of the
-    cube that it shall answer with. Only engines of ours read these."""
+    cube that it shall answer with. `ours`: no client asks this, but we ourselves. Only engines of ours read these."""
 
     method: str
     path: str
@@ -33,6 +33,7 @@ class Call:
     cube: str = ""
     session: str = ""
     adapter: str = ""
+    ours: bool = False
     credential: str = ""  # the client's own for this upstream, in place of the configured one; never logged, never kept
 
 

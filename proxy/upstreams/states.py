@@ -167,7 +167,7 @@ class EngineStates:
         """(status, body); status 0: nobody answered, or not in time."""
         try:
             async with asyncio.timeout(_COMPUTES_S if body else _ANSWERS_S):
-                reply = await self._engine.send(Call(method, path, body, _JSON, query=query))
+                reply = await self._engine.send(Call(method, path, body, _JSON, query=query, ours=True))
                 try:
                     return reply.status, b"".join([chunk async for chunk in reply.chunks()])
                 finally:

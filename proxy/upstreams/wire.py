@@ -18,12 +18,17 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from proxy.errors import ApiError, Unavailable, UpstreamTimeout, UpstreamUnreachable
-from proxy.upstreams.port import Call, Headers, UpstreamBroken
+from proxy.errors import ApiError, NotFound, Unavailable, UpstreamTimeout, UpstreamUnreachable
+from proxy.upstreams.port import CHAT_PATH, Call, Headers, UpstreamBroken
 
 _HEADER_BYTES = 1 << 16  # of one header of an answer
 _IN_ONE = 1 << 20  # bytes; a longer body is written piece by piece, so that it does not hold everything else up
 _ANTHROPIC_VERSION = "2023-06-01"
+_FOR_CLIENTS = (
+    CHAT_PATH,
+    "/models",
+    "/embeddings",
+)  # of the engine's routes; it knows no keys, so no other is passed on
 _STALE_S = 1.0  # a connection that was closed while idle fails at once; later it is the server that failed
 
 
@@ -188,7 +193,9 @@ class LocalUpstream(WireUpstream):
         super().__init__(name, base_url, kind="llama", **options)
 
     async def send(self, call: Call) -> WireReply:
-        """See Upstream.send. The engine is told whose saved states it may go by."""
+        """See Upstream.send. The engine is told whose saved states it may go by. Raises NotFound for what it has for us only."""
+        if not call.ours and call.path not in _FOR_CLIENTS:
+            raise NotFound(f"upstream {self.name} does not serve {call.method} /v1{call.path[:100]}")
         mine = (call.session, call.adapter) if call.cube else ("", "")
         named = zip(("x-memory-cube", "x-memory-session", "x-memory-adapter"), (call.cube, *mine), strict=True)
         return await super().send(replace(call, headers=[*call.headers, *((n, v) for n, v in named if v)]))

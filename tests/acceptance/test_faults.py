@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import threading
@@ -68,7 +69,8 @@ def test_a_slow_embedder_is_left_behind_at_the_deadline(live: LiveProxy, upstrea
     client = live.client(key)
     client.chat.completions.create(**ask("My hat is made of felt."))
     release = threading.Event()
-    live.parts.threads.submit(release.wait)  # the one thread that embeds is busy
+    for _ in range(os.cpu_count() or 1):  # no fewer than the threads that embed
+        live.parts.threads.submit(release.wait)
     try:
         raw = client.chat.completions.with_raw_response.create(**ask("What is my hat made of?"))
     finally:

@@ -86,3 +86,32 @@ def test_another_kind_is_told_nothing_and_not_believed(live: LiveProxy, upstream
     told = ask(live, live.key(), model="gpt-4")
     assert given(upstream) == (None, None)
     assert "x-memory-kv" not in told
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/kv"),
+        ("GET", "/v1/kv/states?model=local"),
+        ("POST", "/v1/kv/states"),
+        ("DELETE", "/v1/kv/cubes/theirs?model=local"),
+        ("GET", "/v1/k%76/states?model=local"),
+        ("GET", "/v1/kv%2Fstates?model=local"),
+        ("GET", "/v1//kv/states?model=local"),
+        ("GET", "/v1/KV/states?model=local"),
+        ("GET", "/v1/kv%252fstates?model=local"),
+        ("GET", "/v1/later/states?model=local"),
+        ("GET", "/v1/embeddings/kv?model=local"),
+    ],
+)
+def test_no_client_reaches_what_the_engine_has_for_us(
+    live: LiveProxy, upstream: RecordingUpstream, method: str, path: str
+) -> None:
+    body = {"model": "local", "cube": "theirs", "messages": []} if method == "POST" else None
+    assert live.api(live.key("chat"), method, path, body)[0] == 404
+    assert upstream.requests == []
+
+
+def test_what_the_engine_has_for_clients_is_passed_on(live: LiveProxy, upstream: RecordingUpstream) -> None:
+    assert live.api(live.key("chat"), "POST", "/v1/embeddings", {"model": "local", "input": "x"})[0] == 200
+    assert upstream.last.path == "/v1/embeddings"

@@ -131,3 +131,19 @@ def test_a_turn_that_was_overtaken_says_so_in_the_prompt(live: Installation, ups
     )
     line = next(line for line in upstream.last.prompt.splitlines() if "): I live in Oslo." in line)
     assert "[no longer so; now: I live in Rome]" in line
+
+
+def test_what_overtook_a_turn_leaves_later_prompts_when_it_is_erased(
+    live: Installation, upstream: RecordingUpstream
+) -> None:
+    key = live.key()
+    say(live, key, "I live in Oslo.", "I live in Rome.")
+    asked: list[Any] = [{"role": "user", "content": "How far is it from where I live in Oslo to the sea?"}]
+    live.client(key).chat.completions.create(model="any", messages=asked)
+    assert "now: I live in Rome]" in upstream.last.prompt
+    for item in items(live, key):
+        if "Rome" in item["text"]:
+            live.api(key, "DELETE", f"/v1/memory/items/{item['id']}")
+    more = [{"role": "assistant", "content": "Noted."}, {"role": "user", "content": "Thanks."}]
+    live.client(key).chat.completions.create(model="any", messages=[*asked, *more])
+    assert "Rome" not in upstream.last.prompt

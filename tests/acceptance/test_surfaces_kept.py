@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -191,3 +192,16 @@ def test_an_answer_made_in_the_background_is_remembered_when_it_is_had(
         client.responses.retrieve(made["id"])
     assert [(item["text"], item["answer"]) for item in live.items(key)] == [("Where is my otter Ludo?", "By the pond.")]
     assert live.items(other) == []
+
+
+def test_the_question_of_a_tool_round_is_erased_with_its_memory(live: LiveProxy, upstream: RecordingUpstream) -> None:
+    key = live.key()
+    upstream.answer = lambda _: calls(False)
+    first = create(live, key, "My locker opens with heron4711.", tools=TOOLS)
+    upstream.answer = lambda _: "Noted."
+    create(live, key, [RESULT], previous_response_id=first, tools=TOOLS)
+    (episode,) = live.items(key, kind="episode")
+    assert live.api(key, "DELETE", f"/v1/memory/items/{episode['id']}")[0] == 200
+    database = sqlite3.connect(live.config.folder / "memrelay.sqlite")
+    assert "heron4711" not in "".join(text for (text,) in database.execute("SELECT asked FROM links"))
+    database.close()

@@ -377,3 +377,15 @@ async def test_damage_anywhere_is_refused_or_does_not_matter(database: Database,
         else:  # a date or a hint that nobody reads
             assert way == "flipped"
             assert await rows(database, f"victim {at}") == whole
+
+
+@pytest.mark.parametrize(("there", "name"), [("a", "blobs/a/b"), ("a/b/c", "blobs/a/b")])
+async def test_a_file_that_cannot_stand_beside_those_that_are_there(
+    database: Database, archive: bytes, tmp_path: Path, there: str, name: str
+) -> None:
+    root = tmp_path / "blobs"
+    (root / there).parent.mkdir(parents=True)
+    (root / there).write_bytes(b"here")
+    tampered = with_counts(packed(members(archive) | {name: b"x", "blobs/0": b"y"}), blobs=2)
+    assert "a file here and a folder there" in await refused(database, tampered, blobs=lambda _: root)
+    assert [path for path in root.rglob("*") if path.is_file()] == [root / there]

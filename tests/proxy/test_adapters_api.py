@@ -194,3 +194,15 @@ def test_the_command_line_does_the_same(live: LiveProxy, key: str, cube: str, it
     assert run(live, "train", cube)["job"].startswith(f"{cube}.adapter:train:")
     assert run(live, "drop", cube)["dropped"] == [1]
     assert not Folder(live.config.adapters).of(cube).exists()
+
+
+def test_the_command_line_deletes_the_adapters_of_an_erased_memory(
+    live: LiveProxy, key: str, cube: str, item: str
+) -> None:
+    trained(live, cube, item)
+    folder = str(live.config.folder)
+    words = ["memories", "forget", item, "--cube", cube, "--data", folder, "--config", f"{folder}/config.yaml"]
+    done = CliRunner().invoke(cli.main, [*words, "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["adapters"] == [1]
+    assert Folder(live.config.adapters).versions(cube) == []

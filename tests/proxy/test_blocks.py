@@ -9,7 +9,7 @@ import pytest
 from memory.memories import Memories
 from memory.sql import Database
 from proxy.background import Background
-from proxy.blocks import Begun, Blocks, Recalled
+from proxy.blocks import Begun, Blocks, Link, Recalled
 from tests.memory.make import OWNER, memory
 
 
@@ -100,3 +100,30 @@ async def test_what_is_held_of_an_erased_cube_is_let_go(blocks: Blocks, backgrou
     await background.drain(10)
     assert await blocks.at("c", ["a"]) == {}
     assert await blocks.begun("c", "s") is None
+
+
+async def test_a_block_that_quotes_a_memory_it_does_not_name_goes_with_any(
+    blocks: Blocks, database: Database, background: Background
+) -> None:
+    blocks.keep("c", recalled("a", "m1", text="- I live in Oslo. [no longer so; now: I live in Rome]"))
+    blocks.keep("c", recalled("b", "m1", text="- I live in Oslo. [no longer so]"))
+    await background.drain(10)
+    await blocks.forget("c", ["m3"])
+    assert set(await Blocks(database, background).at("c", ["a", "b"])) == {"b"}
+
+
+@pytest.mark.parametrize("written", [True, False])
+async def test_the_question_of_a_turn_that_is_not_over_goes_with_any_memory(
+    blocks: Blocks, database: Database, background: Background, written: bool
+) -> None:
+    blocks.link("c", "round", Link("s", 1.0, "p", "h", "My code is 4711.", ("d",)))
+    blocks.link("c", "over", Link("s", 1.0, "p", "h"))
+    blocks.link("d", "round", Link("s", 1.0, "p", "h", "Another's."))
+    if written:
+        await background.drain(10)
+    await blocks.forget("c", ["m3"])
+    await background.drain(10)
+    for reader in (blocks, Blocks(database, background)):
+        assert await reader.before("c", "round") is None
+        assert await reader.before("c", "over") is not None
+        assert await reader.before("d", "round") is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -115,6 +116,17 @@ def test_a_block_keeps_to_its_budget_and_the_important_come_first(budget: int) -
 def test_what_a_shown_turn_says_is_not_said_twice() -> None:
     block = inject.recall_block([hit("My dog is Rex, a poodle.", Kind.EPISODE), hit("my dog  is rex")], [], MARK, 400)
     assert block.memories == ("id-My dog is Rex, a poodle.",)
+
+
+def test_a_block_names_the_memories_whose_words_it_quotes() -> None:
+    since = (("new", "I live in Rome"), ("same", "I live in Rome"), ("", ""))
+    old = replace(hit("I live in Oslo.", Kind.EPISODE), replaced=since)
+    block = inject.recall_block([old], [], MARK, 400)
+    assert "[no longer so; now: I live in Rome]" in block.text
+    assert block.memories == (old.memory.id, "new", "same")
+    tight = inject.recall_block([replace(hit("Hi."), score=2.0), old], [memory("due", Kind.TASK)], MARK, 30)
+    assert "Oslo" not in tight.text
+    assert not {"new", "same"} & set(tight.memories)
 
 
 def test_a_remembered_text_stays_on_its_line_and_in_its_block() -> None:

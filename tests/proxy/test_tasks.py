@@ -125,6 +125,23 @@ async def test_wiping_a_cube_leaves_no_byte_of_it_and_signs_the_receipt(
     assert signed.state == "done"
 
 
+async def test_no_receipt_is_signed_before_the_files_are_gone(work: Work, database: Database, tmp_path: Path) -> None:
+    root = tmp_path / "cubes"
+    work = replace(work, files=root)
+    await record(database, turn())
+    receipt = await database.write(lambda c: everything(c, CUBE, OWNER, NOW, keep=True))
+    root.write_bytes(b"no folder, so nothing can be removed")
+    with pytest.raises(OSError):
+        await work.wipe(CUBE, {})
+    assert [one.id for one in await work.receipts.pending(CUBE)] == [receipt.id]
+    root.unlink()
+    (root / CUBE / "blobs").mkdir(parents=True)
+    (root / CUBE / "blobs" / "note").write_bytes(b"words")
+    await work.wipe(CUBE, {})
+    assert list(root.iterdir()) == []
+    assert await work.receipts.pending(CUBE) == []
+
+
 async def test_what_was_said_after_an_erasure_is_indexed(work: Work, database: Database) -> None:
     for text in ("I live in Zanzibar.", "I like tea."):
         await database.write(lambda c: everything(c, CUBE, OWNER, NOW, keep=True))

@@ -77,6 +77,24 @@ def test_a_cube_moves_to_another_key(live: LiveProxy, key: str) -> None:
     assert counts(take_in(live, other, export(live, key))) == {"skipped": 2}
 
 
+def test_other_forms_that_were_imported_go_with_everything(live: LiveProxy, key: str) -> None:
+    add(live, key, "Likes tea.")
+    blobs = live.config.cubes / live.items(key)[0]["cube"] / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / "note.bin").write_bytes(b"tea")
+    theirs = live.key()
+    take_in(live, theirs, export(live, key))
+    folder = live.config.cubes / live.items(theirs)[0]["cube"]
+    assert (folder / "blobs" / "note.bin").read_bytes() == b"tea"
+    (folder / "blobs" / ".unfinished").write_bytes(b"tea")
+    assert live.api(theirs, "DELETE", "/v1/memory")[0] in (200, 202)
+    assert not folder.exists()
+    add(live, theirs, "New.")
+    with zipfile.ZipFile(io.BytesIO(export(live, theirs))) as archive:
+        assert not [name for name in archive.namelist() if name.startswith("blobs")]
+    assert (blobs / "note.bin").exists()
+
+
 def test_an_archive_has_a_name_and_a_type(live: LiveProxy, key: str) -> None:
     answer = call(live, key, "GET", "export")
     assert answer.headers["content-type"] == "application/zip"
