@@ -34,7 +34,8 @@ _CHARS = 4  # of a token, about
 @dataclass(frozen=True, slots=True)
 class Activated:
     """What became of a cube's beginnings: how many by their state (see upstreams.states.Built), and what those that are there
-    take. `action`: activated; nothing, no beginning is known or there is no such cube."""
+    take. `action`: activated; nothing, no beginning is known or there is no such cube; overtaken, something of what it begins with
+    was erased meanwhile, and nothing is kept."""
 
     action: str
     states: Mapping[str, int]
@@ -104,7 +105,8 @@ class Activation:
         heads = await self._heads.of(cube) if info is not None and info.status == ACTIVE else []
         if not heads:
             return Activated("nothing", {})
-        block, adapter = (await self._standing.block(cube)).text, await self.adapter(cube)
+        begins, adapter = await self._standing.block(cube), await self.adapter(cube)
+        block = begins.text
         states: dict[str, int] = {}
         tokens = size = 0
         for head in await self._worth(cube, heads, block, expected):
@@ -113,9 +115,15 @@ class Activation:
                 continue
             built = await keeper.build(cube, body, adapter)
             states[built.state] = states.get(built.state, 0) + 1
+            now = await self._standing.block(cube)
+            if set(begins.memories) - set(now.memories):  # something of it was erased, or holds no longer
+                await self.forget(cube)
+                return Activated("overtaken", {})
             if built.there:
                 tokens, size = tokens + built.tokens, size + built.bytes
                 await self._note(cube, head, built)
+            if now.text != block:  # what has changed it has this done again
+                break
         return Activated("activated", states, tokens, size)
 
     async def read_ahead(self, cube: str) -> bool:

@@ -273,7 +273,7 @@ class States:
             if size:
                 self._fit_disk(state)
             else:  # what is there is an older one's
-                self._folder.path(state.head.cube, state.head.key).unlink(missing_ok=True)
+                self._remove(state)
             self._fit_ram(None)
 
     def _fit_ram(self, newest: State | None) -> None:
@@ -301,9 +301,15 @@ class States:
             self._tally.counts["evicted_disk"] += 1
             self._writer.cancel(state)
             state.on_disk = 0
-            self._folder.path(state.head.cube, state.head.key).unlink(missing_ok=True)
+            self._remove(state)
             if state.payload is None and self._has(state):
                 del self._cubes[state.head.cube][state.head.key]
+
+    def _remove(self, state: State) -> None:
+        try:
+            self._folder.path(state.head.cube, state.head.key).unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("the file of a state could not be removed: %s", error.strerror)
 
     def _by_worth(self, states: Sequence[State], newest: State | None) -> list[State]:
         """The least worth first; the newest last, which would otherwise never be given a chance."""

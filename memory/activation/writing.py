@@ -89,14 +89,20 @@ class Writer:
 
     def _run(self) -> None:
         while (due := self._next()) is not None:
-            size = self._write(due)
-            with self._change:
-                if self._due.get(_name(due.state)) is due:
-                    del self._due[_name(due.state)]
-            self._written(due.state, size)
-            with self._change:
-                self._busy = False
-                self._change.notify_all()
+            try:
+                size = self._write(due)
+                with self._change:
+                    if self._due.get(_name(due.state)) is due:
+                        del self._due[_name(due.state)]
+                self._written(due.state, size)
+            except Exception as error:  # one state's fault must not keep all others in memory
+                log.error("a state was not written: %s", type(error).__name__)
+                with self._change:
+                    self._due.pop(_name(due.state), None)
+            finally:
+                with self._change:
+                    self._busy = False
+                    self._change.notify_all()
 
     def _next(self) -> _Due | None:
         """Wait for what is due; None: closed, and all is written."""
@@ -116,7 +122,12 @@ class Writer:
         try:
             if self._folder.epoch(head.cube) != head.epoch:  # forgotten meanwhile
                 return 0
-            return write(self._folder.path(head.cube, head.key), head, due.state.tokens, due.payload, self._each)
+            path = self._folder.path(head.cube, head.key)
+            size = write(path, head, due.state.tokens, due.payload, self._each)
+            if self._folder.epoch(head.cube) != head.epoch:  # forgotten while it was written
+                path.unlink(missing_ok=True)
+                return 0
+            return size
         except OSError as error:
             log.warning("a state could not be written: %s", error.strerror)
             return 0

@@ -152,7 +152,11 @@ class Batcher:
         if self.stale:
             self._refresh()
         elif len(self.builder):
-            self._use(self.builder.adapter())
+            try:
+                self._use(self.builder.adapter())
+            except EngineError as error:  # it was deleted, or llama.cpp does not take it
+                self.builder.give_up(str(error))
+                return
             self.builder.step()
         elif self.wait_s == 0.0:
             self._keeper.save(min(filter(self._keeper.unsaved, self._slots), key=lambda slot: slot.idle_since))

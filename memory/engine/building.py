@@ -7,6 +7,7 @@ in small chunks: a chat that comes waits for at most one.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -101,6 +102,12 @@ class Builder:
             if build.done.set_running_or_notify_cancel():
                 build.done.set_exception(EngineError(message))
 
+    def give_up(self, message: str) -> None:
+        """Give up the one whose turn it is, begun or not."""
+        if self._build is None and self._waiting:
+            self._build = self._waiting.popleft()
+        self.fail(message)
+
     def _begin(self) -> None:
         if not self._waiting:
             return
@@ -133,6 +140,17 @@ def settle(future: Future[T], result: T) -> None:
     """Give a result to whoever still waits for it."""
     if future.set_running_or_notify_cancel():
         future.set_result(result)
+
+
+def settle_with(future: Future[T], work: Callable[[], T]) -> None:
+    """Give what `work` returns, or raises, to whoever still waits for it."""
+    try:
+        result = work()
+    except Exception as error:  # it is the asker's
+        if future.set_running_or_notify_cancel():
+            future.set_exception(error)
+        return
+    settle(future, result)
 
 
 def part(todo: list[int], size: int) -> list[int]:

@@ -20,7 +20,7 @@ from memory.activation.store import States
 from memory.engine import prefix
 from memory.engine.adapters import Adapters, Overlay
 from memory.engine.batching import Batcher
-from memory.engine.building import Build, Built, settle
+from memory.engine.building import Build, Built, settle_with
 from memory.engine.chat import Chat
 from memory.engine.embedding import Embedder
 from memory.engine.errors import Busy, ContextTooLong, InvalidChat, NoModel, NotReady
@@ -154,7 +154,7 @@ class Engine:
         with self._change:
             if (loaded := self._loaded) is None or self._status != "ready":
                 return {"states": states, "bytes": size, "slots": 0}
-            self._inbox.put(lambda: settle(emptied, loaded.batcher.forget(cube)))
+            self._inbox.put(lambda: settle_with(emptied, lambda: loaded.batcher.forget(cube)))
         return {"states": states, "bytes": size, "slots": await asyncio.wrap_future(emptied)}
 
     async def _with_adapter(self, owner: Owner) -> tuple[Overlay | None, Owner]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memory.activation import container
+from memory.activation import container, writing
 from memory.activation.container import Damaged, Head, read_head, read_payload, sha_of, write
 from memory.activation.folder import forget
 from memory.activation.states import Budgets, Held, Origin
@@ -282,3 +284,39 @@ def test_waiting_file_gives_way_to_a_newer_one(tmp_path: Path) -> None:
     assert list((tmp_path / "c1").glob("*.kv")) == []
     store.close()
     assert read_head(file_of(store))[0].count == 30
+
+
+def test_state_that_is_forgotten_while_it_is_written_leaves_no_file(
+    store: States, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, go, whole = threading.Event(), threading.Event(), writing.write
+
+    def slow(*given: Any) -> int:
+        inside.set()
+        assert go.wait(20)
+        return whole(*given)
+
+    monkeypatch.setattr(writing, "write", slow)
+    store.put(Origin("c1", store.epoch("c1"), "session", "s"), list(range(9)), payload(MIB), at_once=True)
+    assert inside.wait(20)
+    store.drop("c1")
+    store.epoch("c1")  # its next chat
+    go.set()
+    store.flush()
+    assert not [*store.root.rglob("*.kv")]
+
+
+def test_disk_that_fails_once_keeps_nothing_in_memory_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "read-only")
+
+    store = opened(tmp_path, ram=2 * MIB)
+    with monkeypatch.context() as patched:
+        patched.setattr(writing, "write", broken)
+        patched.setattr(Path, "unlink", broken)
+        put(store, range(10), sort="session", session="s0")
+    for number in range(1, 9):
+        put(store, range(10 + number), sort="session", session=f"s{number}")
+    assert store.sums().ram_bytes <= 2 * MIB
+    assert len([*tmp_path.rglob("*.kv")]) == 8
+    store.close()

@@ -17,7 +17,9 @@ from memory.activation.states import Budgets
 from memory.activation.store import States
 from memory.adapters.files import Folder, Manifest, sha256_of
 from memory.engine.adapters import Adapters
+from memory.engine.building import Build
 from memory.engine.engine import Engine
+from memory.engine.errors import EngineError
 from memory.engine.generation import Generation
 from memory.engine.settings import bundled_model
 from memory.engine.slots import Owner
@@ -222,3 +224,18 @@ async def test_what_is_forgotten_is_let_go_of(folder: Folder, tmp_path: Path) ->
         plain, _ = await say(engine, QUESTIONS[0])
         text, generation = await say(engine, QUESTIONS[0], MINE, "1", "s")
     assert (text, generation.adapter) == (plain, "")
+
+
+async def test_prefix_whose_adapter_goes_while_it_waits_is_given_up(folder: Folder, tmp_path: Path) -> None:
+    async with running(folder, kv=tmp_path / "kv") as engine:
+        assert engine.adapters is not None
+        gone = engine.adapters.find(MINE, "1")
+        assert gone is not None
+        folder.clear(MINE)
+        batcher = engine._loaded.batcher  # type: ignore[union-attr]
+        build = Build(Owner(MINE, "", gone.id, engine.states.epoch(MINE)), list(range(20)))  # type: ignore[union-attr]
+        engine._inbox.put(lambda: batcher.builder.add(build))
+        await say(engine, QUESTIONS[0])  # the engine goes on
+        with pytest.raises(EngineError):
+            await asyncio.wait_for(asyncio.wrap_future(build.done), 20)
+        assert not batcher.has_work

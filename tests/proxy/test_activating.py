@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from memory.cube import Cubes
+from memory.memories import Memories
 from memory.sql import Database
 from memory.types import Kind
 from proxy.activating import Activation
@@ -34,6 +36,7 @@ class Engine:
         self.forgotten: list[str] = []
         self.room: dict[str, int] = {"ram_budget": 1 << 29, "disk_budget": 1 << 32, "disk_bytes": 0}
         self.status = 200
+        self.slow_s = 0.0
 
     def __call__(self, received: Received) -> Reply:
         if received.method == "DELETE":
@@ -48,7 +51,7 @@ class Engine:
             return Reply(chunks=[b'{"object": "list", "data": []}'])
         self.built.append(received.body)
         answer = {"key": "k", "tokens": 57, "bytes": 1_300_000, "state": "built", "more": 1}
-        return Reply(self.status, chunks=[json.dumps(answer).encode()])
+        return Reply(self.status, chunks=[json.dumps(answer).encode()], wait_s=self.slow_s)
 
 
 @pytest.fixture
@@ -159,3 +162,15 @@ async def test_forgetting_removes_the_files_of_an_engine_that_does_not_run(datab
     assert (found.states, found.sure) == (1, True)
     assert not mine.exists()
     assert (others / "a.kv").exists()
+
+
+async def test_what_is_erased_while_beginnings_are_read_is_read_no_further_and_not_kept(
+    house: House, engine: Engine, database: Database
+) -> None:
+    await house.hears("one", "two", "three")
+    engine.slow_s = 0.3
+    reading = asyncio.create_task(house.states.activate(CUBE))
+    while not engine.built:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    await Memories(database, lambda: NOW).forget(CUBE, "m")
+    assert ((await reading).action, len(engine.built), engine.forgotten) == ("overtaken", 1, [CUBE])
