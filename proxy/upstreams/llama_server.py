@@ -71,10 +71,14 @@ class LlamaServer:
     async def _fill(self, slot: Slot, call: Call, given: Mapping[str, Any]) -> str:
         """Have in the slot what is known of the session; returns where that comes from."""
         if call.session and (slot.cube, slot.session) == (call.cube, call.session):
-            return "slot"
+            if await self._table.fresh(slot):
+                return "slot"
+            await self._table.server.erase(slot.id)
+            slot.clear()
         await self._table.save(slot)
         await self._table.fit(slot)
         slot.clear()
+        slot.mark = await self._table.mark(call.cube)
         restored = await self._restore(slot, call, given)
         slot.cube, slot.session = call.cube, call.session
         return "disk" if restored else "slot"

@@ -2,6 +2,9 @@
 
 The folder is the server's own, and it neither lists nor deletes. So each cube has a few names that are written over again and
 again, and a row for each file outlives its cube until the file is overwritten: it holds ids and numbers, nobody's words.
+
+Slots are known to the process that fills them, and another one may forget their cube. So how often a cube was forgotten is written
+down beside its files, and what was filled before the last time is not saved.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from memory.sql import Database
 from proxy import db
 
+_FORGOTTEN = "forgotten"  # the sort of the row that counts how often a cube was forgotten; its `uses`
 NAMES = {"prefix": 3, "session": 4}  # of each cube and upstream
 
 
@@ -63,16 +67,42 @@ class SlotFiles:
         free = {f"memrelay-{stem}-{sort}-{n}.kv" for n in range(NAMES[sort])} - {file.name for file in there}
         return own or min(free, default="") or there[-1].name
 
-    async def keep(self, file: SlotFile) -> None:
-        """Write down what lies under a name now."""
+    async def keep(self, file: SlotFile, mark: int) -> bool:
+        """Write down what lies under a name now; False, and no row, when the cube was forgotten since `mark`."""
         table = db.slot_files
         values = {name: getattr(file, name) for name in SlotFile.__slots__}
 
-        async def work(connection: AsyncConnection) -> None:
+        async def work(connection: AsyncConnection) -> bool:
             await connection.execute(sa.delete(table).where(*self._named(file.name)))
+            if await self._mark(connection, file.owner) != mark:
+                return False
             await connection.execute(sa.insert(table).values(upstream=self._upstream, **values))
+            return True
+
+        return await self._database.write(work)
+
+    async def mark(self, cube: str) -> int:
+        """How often the cube was forgotten."""
+        async with self._database.read() as connection:
+            return await self._mark(connection, cube)
+
+    async def forgotten(self, cube: str) -> None:
+        """Count that the cube is forgotten: what was computed before is not kept any more."""
+        table, name = db.slot_files, f"{_FORGOTTEN} {cube}"
+
+        async def work(connection: AsyncConnection) -> None:
+            more = sa.update(table).where(*self._named(name)).values(uses=table.c.uses + 1)
+            if not (await connection.execute(more)).rowcount:
+                now = self._clock()
+                row = SlotFile(name, cube, _FORGOTTEN, "", 0, 0, created=now, used_at=now, uses=1)
+                values = {field: getattr(row, field) for field in SlotFile.__slots__}
+                await connection.execute(sa.insert(table).values(upstream=self._upstream, **values))
 
         await self._database.write(work)
+
+    async def _mark(self, connection: AsyncConnection, cube: str) -> int:
+        query = sa.select(db.slot_files.c.uses).where(*self._named(f"{_FORGOTTEN} {cube}"))
+        return int((await connection.execute(query)).scalar_one_or_none() or 0)
 
     async def used(self, name: str) -> None:
         """Note a use."""
@@ -90,7 +120,7 @@ class SlotFiles:
     async def _select(self, *where: sa.ColumnElement[bool]) -> list[SlotFile]:
         table = db.slot_files
         query = sa.select(*(table.c[name] for name in SlotFile.__slots__)).where(
-            table.c.upstream == self._upstream, *where
+            table.c.upstream == self._upstream, table.c.sort != _FORGOTTEN, *where
         )
         async with self._database.read() as connection:
             rows = (await connection.execute(query.order_by(table.c.used_at.desc(), table.c.name))).all()

@@ -53,6 +53,7 @@ class SlotStates:
     async def _built(self, slot: Slot, cube: str, given: Mapping[str, Any], key: str) -> Built:
         await self._table.save(slot)
         slot.clear()
+        slot.mark = await self._table.mark(cube)
         asked = {**given, "messages": [*given["messages"], {"role": "user", "content": "."}], "max_tokens": 1}
         status = await self._read_ahead({**asked, "id_slot": slot.id})
         if status != 200 or self._table.files is None:
@@ -61,7 +62,8 @@ class SlotStates:
         done = await self._table.server.save(slot.id, name)
         if done is None:
             return Built("busy" if self._table.server.files else "off")
-        await self._table.keep(name, cube, "prefix", key, done)
+        if not await self._table.keep(slot, name, cube, "prefix", key, done):
+            return Built("busy")
         await self._table.fit(slot)
         return Built("built", *done, key)
 
@@ -85,6 +87,8 @@ class SlotStates:
         """See KeepsStates. Slots of the cube are erased, one that answers when it has answered; its files are deleted, or, where
         the folder is not on this machine, written over with an empty state. Not sure while the server cannot be reached."""
         try:
+            if self._table.files is not None:
+                await self._table.files.forgotten(cube)
             files = await self._table.files.of(cube) if self._table.files else []
         except DatabaseError:
             return Forgotten(sure=False)

@@ -84,10 +84,15 @@ class SlotTable:
         if not (slot.cube and slot.session and slot.dirty and not slot.forget and self.files and self.server.files):
             return
         try:
-            key = self.session_key(slot.session)
-            name = await self.files.name(slot.cube, "session", key)
+            if not await self.fresh(slot):
+                await self.server.erase(slot.id)
+                slot.clear()
+                return
+            cube, key = slot.cube, self.session_key(slot.session)
+            name = await self.files.name(cube, "session", key)
             if done := await self.server.save(slot.id, name):
-                await self.keep(name, slot.cube, "session", key, done)
+                if not await self.keep(slot, name, cube, "session", key, done):
+                    slot.clear()
                 slot.dirty = False
         except DatabaseError as error:
             log.warning("a session at %s was not saved: %s", self.name, error)
@@ -155,11 +160,32 @@ class SlotTable:
                 return None
         return file
 
-    async def keep(self, name: str, cube: str, sort: str, key: str, done: tuple[int, int]) -> None:
-        """Write down what lies under a name: (tokens, bytes). Raises DatabaseError."""
-        if self.files is not None:
-            now = self._clock()
-            await self.files.keep(SlotFile(name, cube, sort, key, *done, created=now, used_at=now))
+    async def mark(self, cube: str) -> int:
+        """How often the cube was forgotten; -1 when that is not known."""
+        try:
+            return await self.files.mark(cube) if self.files else -1
+        except DatabaseError:
+            return -1
+
+    async def fresh(self, slot: Slot) -> bool:
+        """Whether nobody, in whatever process, has forgotten the slot's cube since it was filled."""
+        return self.files is None or (slot.mark >= 0 and await self.mark(slot.cube) == slot.mark)
+
+    async def keep(self, slot: Slot, name: str, cube: str, sort: str, key: str, done: tuple[int, int]) -> bool:
+        """Write down what of a slot lies under a name: (tokens, bytes). When the cube was forgotten meanwhile, the slot and the
+        file are emptied instead; then False. Raises DatabaseError."""
+        if self.files is None:
+            return False
+        now = self._clock()
+        file = SlotFile(name, cube, sort, key, *done, created=now, used_at=now)
+        if await self.files.keep(file, slot.mark):
+            return True
+        await self.server.erase(slot.id)
+        if self.folder is not None:
+            await asyncio.to_thread((self.folder / name).unlink, missing_ok=True)
+        else:
+            await self.server.save(slot.id, name)
+        return False
 
     async def used(self, name: str) -> None:
         """Note that a file was restored. Raises DatabaseError."""

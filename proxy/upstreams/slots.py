@@ -25,7 +25,8 @@ _NO_FILES = (404, 405, 501)  # started without --slot-save-path, or without slot
 @dataclass(slots=True)
 class Slot:
     """One slot as we left it. `cube` empty: nobody's, or unknown; `session` empty: what is in it must not be saved. `dirty`: it
-    holds more of the session than the file does. `forget`: erase it when it is free."""
+    holds more of the session than the file does. `forget`: erase it when it is free. `mark`: how often its cube had been forgotten
+    when it was filled, -1 for unknown."""
 
     id: int
     cube: str = ""
@@ -34,11 +35,13 @@ class Slot:
     dirty: bool = False
     forget: bool = False
     used: int = 0
+    mark: int = -1
 
     def clear(self) -> None:
         """It holds nothing of anybody."""
         self.cube = self.session = ""
         self.dirty = self.forget = False
+        self.mark = -1
 
 
 class _Props(msgspec.Struct, frozen=True):

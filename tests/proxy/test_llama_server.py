@@ -171,3 +171,49 @@ async def test_while_nothing_can_be_written_over_it_is_not_said_to_be_gone(house
     assert not (await house.states.forget("c")).sure
     fake.saves = True
     assert (await house.states.forget("c")).sure
+
+
+async def test_what_another_process_has_forgotten_is_not_saved_again(
+    house: House, fake: Fake, upstream: RecordingUpstream, database: Database
+) -> None:
+    await house.ask("ann", "s1")
+    other = House(upstream.url, SlotFiles(database, "mine", lambda: 5.0))
+    assert (await other.states.forget("ann")).sure
+    for number in range(2):
+        await house.ask("bob", f"b{number}")
+    assert await house.states.of("ann") == []
+    assert not any(fake.files.values())
+    assert "erase" in [action for action, _ in fake.said]
+    await other.upstream.close()
+
+
+async def test_a_session_goes_on_in_an_empty_slot_when_another_process_has_forgotten_it(
+    house: House, fake: Fake, upstream: RecordingUpstream, database: Database
+) -> None:
+    await house.ask("ann", "s1")
+    other = House(upstream.url, SlotFiles(database, "mine", lambda: 5.0))
+    await other.states.forget("ann")
+    fake.said.clear()
+    await house.ask("ann", "s1")
+    assert fake.said == [("erase", "")]
+    await other.upstream.close()
+
+
+async def test_what_is_forgotten_while_it_is_saved_is_emptied(
+    house: House, fake: Fake, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.ask("ann", "s1")
+    files = SlotFiles(database, "mine", lambda: 5.0)
+    whole = Server.save
+
+    async def save(server: Server, slot: int, name: str) -> tuple[int, int] | None:
+        done = await whole(server, slot, name)
+        monkeypatch.setattr(Server, "save", whole)
+        await files.forgotten("ann")
+        return done
+
+    monkeypatch.setattr(Server, "save", save)
+    for number in range(2):
+        await house.ask("bob", f"b{number}")
+    assert await house.states.of("ann") == []
+    assert not any(fake.files.values())
