@@ -175,8 +175,8 @@ class View:
         numbers = [self.codes.memories[memory] for memory in gone if memory in self.codes.memories]
         if numbers:
             alive &= ~np.isin(self.memories, numbers)
-        first, count = int(self.bounds[1]), len(new)
-        if int(alive[first:].sum()) + count > max(MERGE, first // 10):
+        count = len(new)
+        if self._merges(alive, count):
             codes = Codes()
             return View(
                 [whole := self._from(0, alive, new, codes, dimensions)], np.ones(len(whole.pieces), bool), codes
@@ -188,6 +188,14 @@ class View:
         small = self._from(last, alive, new, self.codes, dimensions)
         living = np.concatenate((alive[: self.bounds[last]], np.ones(len(small.pieces), bool)))
         return View([*self.blocks[:last], small], living, self.codes)
+
+    def merges(self, more: int) -> bool:
+        """Whether all blocks become one when so many pieces come, which takes long."""
+        return self._merges(self.alive, more)
+
+    def _merges(self, alive: Bools, more: int) -> bool:
+        first = int(self.bounds[1])
+        return int(alive[first:].sum()) + more > max(MERGE, first // 10)
 
     def _from(self, first: int, alive: Bools, new: Sequence[Piece], codes: Codes, dimensions: int) -> Block:
         """One block of what lives in the blocks from `first` on, and the new pieces."""

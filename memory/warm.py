@@ -323,7 +323,8 @@ class Warm:
 
     @staticmethod
     async def _change(warm: _Warm, gone: Collection[str], new: Sequence[Piece]) -> None:
-        if len(new) <= _LITTLE and len(warm.view.pieces) <= _SMALL:  # quicker than a thread is reached
+        little = len(new) <= _LITTLE and len(warm.view.pieces) <= _SMALL and not warm.view.merges(len(new))
+        if little:  # quicker than a thread is reached
             warm.view = warm.view.changed(gone, new, warm.embedder.dimensions)
         else:
             warm.view = await asyncio.to_thread(warm.view.changed, gone, new, warm.embedder.dimensions)
