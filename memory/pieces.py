@@ -10,6 +10,7 @@ import math
 import re
 from bisect import bisect_right
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from memory.store import Piece
 from memory.types import Memory
@@ -79,7 +80,12 @@ def label(memory: Memory, side: str) -> str:
 
 def day(at: float) -> str:
     """A date as people write it."""
-    moment = datetime.fromtimestamp(at, UTC)
+    return _day(int(at // 86400.0))
+
+
+@lru_cache(4096)
+def _day(number: int) -> str:
+    moment = datetime.fromtimestamp(number * 86400, UTC)
     return f"{moment.day} {moment:%B %Y}"
 
 

@@ -8,7 +8,7 @@ says on what, and measures them on what they were not made on.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -88,6 +88,10 @@ class Order(Sequence[Ranked]):
     def __len__(self) -> int:
         return len(self._numbers)
 
+    def pairs(self) -> Iterator[tuple[int, float]]:
+        """(number, score) of each."""
+        return zip(self._numbers.tolist(), self._scores.tolist(), strict=True)
+
     @overload
     def __getitem__(self, at: int) -> Ranked: ...
     @overload
@@ -100,12 +104,12 @@ class Order(Sequence[Ranked]):
 
 def rank(
     view: View, question: str, asked: Asked, only: Filter, now: float, *, usual: float = 0.0, every: bool = False
-) -> Sequence[Ranked]:
+) -> Order:
     """The pieces that have to do with the question, best first; none for a question that nothing fits. `usual`: the cosine
     of texts that have nothing to do with each other. `every`: leave nothing out."""
     found = signals(view, question, asked, only, now)
     if not len(found.numbers):
-        return []
+        return Order(found.numbers, np.zeros(0), found.values)
     weights = _weights(question, asked)
     shares = found.values * np.array([weights.get(name, 0.0) for name in NAMES], np.float32) / sum(weights.values())
     total = shares.sum(axis=1)

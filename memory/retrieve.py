@@ -22,7 +22,7 @@ from memory.late import Asked, LateEmbedder, encode_query
 from memory.memories import digest
 from memory.models import Embedder, Reranker
 from memory.pieces import label, passage_of
-from memory.rank import Ranked, rank, usual_cosine
+from memory.rank import Order, Ranked, rank, usual_cosine
 from memory.rows import Rows
 from memory.shelf import Keeping
 from memory.signals import scaled
@@ -173,7 +173,7 @@ class Retriever:
         seen, ranked, asked = await self._compared(info, Question(text=whole(text), now=now, every=True))
         return Echo(_best_of(ranked, seen.view), asked.vector)
 
-    async def _compared(self, info: Cube, question: Question) -> tuple[Seen, Sequence[Ranked], Asked]:
+    async def _compared(self, info: Cube, question: Question) -> tuple[Seen, Order, Asked]:
         """The question compared with all of the cube; in one go when the cube is at hand."""
         loop = asyncio.get_running_loop()
         embedder = await self._warm.embedder_of(info)
@@ -258,20 +258,20 @@ class Retriever:
         return tuple(hits)
 
 
-def _rank(seen: Seen, question: Question, asked: Asked, usual: float) -> Sequence[Ranked]:
+def _rank(seen: Seen, question: Question, asked: Asked, usual: float) -> Order:
     return rank(seen.view, question.text, asked, question.only, question.now, usual=usual, every=question.every)
 
 
-def _answer(seen: Seen, question: Question, usual: float) -> tuple[Seen, Sequence[Ranked], Asked]:
+def _answer(seen: Seen, question: Question, usual: float) -> tuple[Seen, Order, Asked]:
     asked = encode_query(seen.embedder, question.text)
     return seen, _rank(seen, question, asked, usual), asked
 
 
-def _best_of(ranked: Sequence[Ranked], view: View) -> dict[str, float]:
+def _best_of(ranked: Order, view: View) -> dict[str, float]:
     """The best SCORED memories with their scores."""
     found: dict[str, float] = {}
-    for entry in ranked:
-        found.setdefault(view.pieces[entry.number].memory, entry.score)
+    for number, score in ranked.pairs():
+        found.setdefault(view.pieces[number].memory, score)
         if len(found) >= SCORED:
             break
     return found
