@@ -94,7 +94,7 @@ class Prepared:
             self._lists[statement] = lists
         sizes = []
         for name in lists:
-            size = len(parameters[name])
+            size = len(parameters.get(name, ()))
             if not 0 < size <= _LONGEST:
                 return None
             sizes.append((name, 1 << (size - 1).bit_length()))
@@ -123,7 +123,7 @@ def _compiled(dialect: sa.Dialect, statement: Any, shape: _Shape) -> _Text | Non
         places = range(lengths[bind.key]) if bind.expanding else (-1,)
         binds += [(bind.key, place, convert, usual) for place in places]
         if bind.required and bind.key not in names:
-            raise sa.exc.InvalidRequestError(f"a value is required for bind parameter {bind.key!r}")
+            return None  # SQLAlchemy says what is missing
     if not (statement.is_select or compiled.effective_returning):
         return _Text(text, tuple(binds), None, ())
     given = statement.exported_columns

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from memory.index import Index
-from memory.memories import Memories
+from memory.memories import Memories, digest
 from memory.models import Embedder
 from memory.retrieve import Question, Result, Retriever
 from memory.shelf import BUSY_S, Shelf
 from memory.sql import Database
 from memory.store import IndexBroken, Piece, Store
-from memory.warm import PIECE
+from memory.types import Kind, Memory
+from memory.warm import LOOK_S, PIECE
 from tests.memory.make import CUBE, NOW, OWNER, memory
 
 
@@ -149,3 +153,90 @@ def test_a_cube_in_use_keeps_its_room_until_it_is_not() -> None:
     assert (shelf.room("a"), shelf.room("b")) == (10, 3)
     now[0] = BUSY_S + 1
     assert shelf.room("b") == 10
+
+
+class Watched:
+    """The embedder, and how many texts it was given."""
+
+    def __init__(self, inner: Embedder) -> None:
+        self._inner = inner
+        self.texts = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def embed(self, texts: Sequence[str]) -> Any:
+        return self._inner.embed(texts)
+
+    def embed_query(self, text: str) -> Any:
+        return self._inner.embed_query(text)
+
+    def encode(self, texts: list[str]) -> Any:
+        self.texts += len(texts)
+        return self._inner.encode(texts)  # type: ignore[attr-defined]
+
+    def encode_query(self, text: str) -> Any:
+        return self._inner.encode_query(text)  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def watched(world: World) -> Watched:
+    world.embedder = watched = Watched(world.embedder)
+    return watched
+
+
+def fresh(text: str) -> Memory:
+    return memory(text=text, kind=Kind.EPISODE, message_time=time.time())
+
+
+async def test_a_fresh_turn_waits_for_its_vectors_while_its_own_conversation_goes_on(
+    world: World, watched: Watched
+) -> None:
+    await world.remember("My cat is called Tom.")
+    proxy = world.proxy(fresh_s=60.0)
+    await ask(proxy)
+    await Memories(world.database).add(fresh("I own a hound whose name is Rex."), OWNER)
+    before = watched.texts
+    seen = [digest("I own a hound whose name is Rex.")]
+    await proxy.retrieve(CUBE, Question("How is my dog called?", NOW, seen=seen))
+    assert watched.texts == before
+    found, _ = await ask(proxy)  # another conversation
+    assert "I own a hound whose name is Rex." in found
+    assert watched.texts == before + 1
+    await proxy.close()
+
+
+async def test_what_somebody_else_has_embedded_is_not_embedded_again(world: World, watched: Watched) -> None:
+    await world.remember("My cat is called Tom.")
+    proxy = world.proxy(fresh_s=60.0)
+    await ask(proxy)
+    await Memories(world.database).add(fresh("I own a hound whose name is Rex."), OWNER)
+    await proxy.warm(CUBE)
+    await Index(world.database, world.store, watched).catch_up(CUBE)
+    before = watched.texts
+    assert "I own a hound whose name is Rex." in (await ask(proxy))[0]
+    assert watched.texts == before
+    await proxy.close()
+
+
+async def test_a_quiet_cube_is_embedded_behind_the_scenes_and_a_busy_proxy_waits(
+    world: World, watched: Watched
+) -> None:
+    await world.remember("My cat is called Tom.")
+    proxy = world.proxy(fresh_s=60.0)
+    busy = True
+    proxy.give_way(lambda: busy)
+    await ask(proxy)
+    await Memories(world.database).add(fresh("I own a hound whose name is Rex."), OWNER)
+    before = watched.texts
+    await proxy.warm(CUBE)
+    assert "I own a hound whose name is Rex." not in (await ask(proxy))[0]
+    await asyncio.sleep(3 * LOOK_S)
+    assert watched.texts == before, "chats come first"
+    busy = False
+    async with asyncio.timeout(20):
+        while watched.texts == before:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert "I own a hound whose name is Rex." in (await ask(proxy))[0]
+    assert watched.texts == before + 1
+    await proxy.close()
