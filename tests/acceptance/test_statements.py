@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
+from memory import prepared, sqlite
 from tests.fakes import RecordingUpstream
 from tests.live import LiveProxy, wait_for
 
@@ -24,10 +25,17 @@ def statements() -> Iterator[list[str]]:
     def before(_: Any, __: Any, statement: str, *___: Any) -> None:
         asked.append(statement)
 
+    def driver(connection: sa.Connection, text: str, values: Sequence[Any] = ()) -> Any:
+        asked.append(text)
+        return plain(connection, text, values)
+
+    plain = prepared.driver
     sa.event.listen(Engine, "before_cursor_execute", before)
+    prepared.driver = sqlite.driver = driver
     try:
         yield asked
     finally:
+        prepared.driver = sqlite.driver = plain
         sa.event.remove(Engine, "before_cursor_execute", before)
 
 
