@@ -26,7 +26,7 @@ from proxy.sessions import Conversation
 from scheduler.triggers import TURN_FINISHED, Triggers
 
 log = logging.getLogger(__name__)
-_COUNTED_S = 2.0  # between two writings of what was used
+_COUNTED_S = 0.5  # between two writings of what was used
 _SEEN = 200  # of what was said in a conversation whose history is at the upstream
 _RETRIES_S = (0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 
