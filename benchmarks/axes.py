@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from memory.embed import AXES, DEFAULT, OnnxEmbedder, export_default
+from memory import minilm
+from memory.embed import AXES, DEFAULT, OnnxEmbedder, default_weights
 
 LATE = 96
 
 
 def main() -> None:
     """Write the file."""
-    np.save(AXES, np.eye(384, LATE, dtype=np.float16))
-    embedder = OnnxEmbedder(export_default(Path(".cache/models")))
+    with TemporaryDirectory() as made:
+        folder = Path(made)
+        minilm.write(default_weights(), np.eye(minilm.WIDTH, dtype=np.float32), folder / "model.onnx")
+        (folder / "tokenizer.json").write_bytes((default_weights() / "tokenizer.json").read_bytes())
+        embedder = OnnxEmbedder(folder)
     words = sorted(w for w in embedder._tokenizer.get_vocab() if w.isalpha() and len(w) > 2)
     dice = random.Random(0)
     texts = words[::3] + [" ".join(dice.sample(words, 12)) for _ in range(1500)]

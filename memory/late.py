@@ -13,9 +13,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from memory.maxsim import best_of
 from memory.models import Embedder, Vectors
 
-AT_ONCE = 1024  # pieces that are compared at a time
 SCALE = 254.0  # components of projected unit vectors seldom exceed 0.5
 
 
@@ -76,14 +76,4 @@ def best_matches(
 ) -> NDArray[np.float32]:
     """For each stored text (they begin at `starts`, none is empty) and each piece asked (m, late) the best cosine:
     shape (len(starts), m)."""
-    rows = np.empty((min(AT_ONCE, len(stored)), stored.shape[1]), np.float32)
-    found = np.empty((len(stored), len(asked)), np.float32)
-    wanted = np.ascontiguousarray(asked.T) * np.float32(1.0 / SCALE)
-    for start in range(
-        0, len(stored), AT_ONCE
-    ):  # as floats they are four times as large: a part stays in the processor's cache
-        part = rows[: min(AT_ONCE, len(stored) - start)]
-        np.copyto(part, stored[start : start + AT_ONCE])
-        np.matmul(part, wanted, out=found[start : start + AT_ONCE])
-    best: NDArray[np.float32] = np.maximum.reduceat(found, starts, axis=0)
-    return best
+    return best_of(asked, stored, starts, SCALE)

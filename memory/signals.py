@@ -12,12 +12,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memory.extract.dates import DateSpan, find_dates
-from memory.late import Asked, best_matches
+from memory.late import Asked
 from memory.store import Filter
 from memory.view import Bools, Floats, Ints, View
 from memory.words import fold, terms
@@ -47,7 +48,9 @@ _YOURS = re.compile(
     r"|\b(?:did|have|do) you\b|你.{0,6}(?:推荐|建议|告诉|说过|介绍|提到|给我)",
     re.IGNORECASE,
 )
+_WORD = re.compile(r"\w+")
 _SHARE = {"day": 1.0, "week": 0.9, "weekend": 0.9, "month": 0.7, "season": 0.5, "year": 0.3}
+_NONE, _NOWHERE = np.zeros((0, 0), np.float32), np.zeros(0, np.int64)
 _NEAR_S = 8 * 86400.0  # what happened is told within about a week
 
 
@@ -71,36 +74,42 @@ def signals(view: View, question: str, asked: Asked, only: Filter, now: float) -
         return Signals(every, np.zeros((0, len(NAMES)), np.float32), *(np.zeros(0) for _ in range(3)))
     cosine, (words, covered, exact), rarity = view.cosines(asked.vector), *_words(view, question, mask)
     meaning = np.where(np.isnan(cosine), _mean(cosine[every]), cosine)
-    chosen = _chosen(view, every, scaled(meaning[every]) + scaled(words[every]))
+    chosen = _chosen(view, mask, every, scaled(meaning[every]) + scaled(words[every]))
     rounds = _Rounds.of(view, chosen)
     matched, met = _matched(view, chosen, question, asked, rarity, covered[chosen])
     f, w = meaning[chosen], words[chosen]
-    columns = {
-        "meaning": scaled(f),
-        "around": scaled(
-            f + 0.5 * (rounds.told(rounds.best(f), rounds.before) + rounds.told(rounds.best(f), rounds.after))
-        ),
-        "words": scaled(w),
-        "words_around": scaled(
-            w + 0.5 * (rounds.told(rounds.best(w), rounds.before) + rounds.told(rounds.best(w), rounds.after))
-        ),
-        "session_words": scaled(_top_three(rounds, w)),
-        **_late(rounds, matched, view.shape[chosen, 0], view.user_side[chosen]),
-        **_answers(view, chosen, question),
-        "asks": -view.shape[chosen, 0],
-        "length": scaled(np.log1p(view.lengths[chosen])),
-        "date": _dated(view, chosen, find_dates(question, now)),
-        "speaker": _named(view, chosen, question),
-        "recency": np.exp(-np.maximum(now - view.times[chosen], 0.0) / (90 * 86400)),
+    best_f, best_w = rounds.best(f), rounds.best(w)
+    asks, user_side, cosine = view.shape[chosen, 0], view.user_side[chosen], cosine[chosen]
+    match = scaled(matched.sum(axis=1))
+    alike = {  # these are brought to one scale together
+        "meaning": f,
+        "around": f + 0.5 * rounds.told(best_f, rounds.earlier, rounds.later),
+        "words": w,
+        "words_around": w + 0.5 * rounds.told(best_w, rounds.earlier, rounds.later),
+        "session_words": _top_three(rounds, best_w),
+        "length": view.log_lengths[chosen],
+        **_late(rounds, matched),
     }
     yours = bool(_YOURS.search(question))
-    columns["exact"] = exact[chosen]
-    # the same question asked before answers nothing
-    columns["echo"] = -view.shape[chosen, 0] * np.clip((np.nan_to_num(cosine[chosen]) - 0.7) / 0.2, 0.0, 1.0)
-    columns["own"] = (view.user_side[chosen] & (not yours)).astype(float)
-    columns["yours"] = (~view.user_side[chosen] & yours).astype(float)
-    values = np.stack([columns[name] for name in NAMES], axis=1).astype(np.float32)
-    return Signals(chosen, values, cosine[chosen], covered[chosen], met)
+    columns = {
+        **dict(zip(alike, _scaled_rows(np.array([*alike.values()])), strict=True)),
+        "match": match,
+        "replies": _replies(rounds, match * asks, user_side),
+        **_answers(view, chosen, question),
+        "asks": -asks,
+        "date": _dated(view, chosen, find_dates(question, now)),
+        "speaker": _named(view, chosen, question),
+        "recency": np.exp(np.minimum(view.times[chosen] - now, 0.0) / (90 * 86400)),
+        "exact": exact[chosen],
+        # the same question asked before answers nothing
+        "echo": asks * (np.minimum(np.maximum(np.nan_to_num(cosine), 0.7), 0.9) - 0.7) / -0.2,
+        "own": user_side & (not yours),
+        "yours": ~user_side & yours,
+    }
+    values = np.empty((len(chosen), len(NAMES)), np.float32)
+    for place, name in enumerate(NAMES):
+        values[:, place] = columns[name]
+    return Signals(chosen, values, cosine, covered[chosen], met)
 
 
 def scaled(values: Floats) -> Floats:
@@ -109,6 +118,18 @@ def scaled(values: Floats) -> Floats:
     if high - low < 1e-9:
         return np.full(len(values), float(high > 1e-9))
     return (values - low) / (high - low)
+
+
+def _scaled_rows(rows: Floats) -> Floats:
+    """Each row as `scaled` does it, in place; shape (k, n)."""
+    low, high = rows.min(axis=1), rows.max(axis=1)
+    spread = high - low
+    flat = spread < 1e-9
+    rows -= low[:, None]
+    rows /= np.where(flat, 1.0, spread)[:, None]
+    if flat.any():
+        rows[flat] = (high[flat] > 1e-9)[:, None]
+    return rows
 
 
 def _mean(values: Floats) -> float:
@@ -129,101 +150,108 @@ def _words(view: View, question: str, mask: Bools) -> tuple[tuple[Floats, Floats
         inside = mask[where]
         where, often = where[inside], often[inside]
         rarity[word] = math.log(1.0 + (count - len(where) + 0.5) / (len(where) + 0.5))
+        if not len(where):
+            continue
         spread = 1.2 * (0.25 + 0.75 * view.lengths[where] / average)
         found[where] += times * rarity[word] * often * 2.2 / (often + spread)
         covered[where] += rarity[word]
-        if len(where) and any(c.isdigit() for c in word):
+        if any(c.isdigit() for c in word):
             codes += rarity[word]
             exact[where] += rarity[word]
     return (found, covered / max(sum(rarity.values()), 1e-9), exact / max(codes, 1e-9)), rarity
 
 
-def _chosen(view: View, every: Ints, score: Floats) -> Ints:
+def _chosen(view: View, mask: Bools, every: Ints, score: Floats) -> Ints:
     """The numbers of the pieces worth a closer look."""
     if len(every) <= WHOLE:
         return every
-    best = every[np.argpartition(-score, CLOSELY)[:CLOSELY]]
-    top = every[np.argpartition(-score, AROUND)[:AROUND]]
+    order = np.argpartition(-score, (AROUND, CLOSELY))
+    top = every[order[:AROUND]]
     near = view.memories[top[view.episodes[top]]]
-    around = [near]
-    for chain in (view.before, view.after):
-        one = chain[near]
-        two = chain[one[one >= 0]]
-        around += [one, two]
-    wanted = np.unique(np.concatenate(around))
-    beside = every[np.isin(view.memories[every], wanted[wanted >= 0])]
-    return np.union1d(best, beside)
+    one = np.concatenate((view.before[near], view.after[near]))
+    two = np.concatenate((view.before[view.before[near]], view.after[view.after[near]]))  # the last one is -1
+    wanted = np.zeros(len(view.before), bool)  # by memory
+    wanted[near] = wanted[one] = wanted[two] = True
+    wanted[-1] = False  # no memory
+    taken = wanted[view.memories]
+    taken[every[order[:CLOSELY]]] = True
+    return np.flatnonzero(taken & mask)
 
 
 @dataclass(frozen=True, slots=True)
 class _Rounds:
-    """The candidates grouped by memory and by session. `of_piece` (n,) → round; `before`, `after` (rounds,) → round or -1;
-    `sessions` (rounds,) → session."""
+    """The candidates grouped by memory and by session. `of_piece` (n,) → its round; `earlier`, `later`, and `two_earlier`,
+    `two_later` (n,) → the round so many before or after its own, or -1; `sessions` (rounds,) → session."""
 
     of_piece: Ints
     order: Ints
     starts: Ints
-    before: Ints
-    after: Ints
+    earlier: Ints
+    later: Ints
+    two_earlier: Ints
+    two_later: Ints
     sessions: Ints
 
     @staticmethod
     def of(view: View, chosen: Ints) -> _Rounds:
-        memories, of_piece = np.unique(view.memories[chosen], return_inverse=True)
+        codes = view.memories[chosen]
+        memories, of_piece = np.unique(codes, return_inverse=True)
         order = np.argsort(of_piece, kind="stable")
-        starts = np.searchsorted(of_piece[order], np.arange(len(memories)))
-
-        def local(codes: Ints) -> Ints:
-            at = np.minimum(np.searchsorted(memories, codes), len(memories) - 1)
-            return np.where((codes >= 0) & (memories[at] == codes), at, -1)
-
+        starts = np.concatenate(([0], np.cumsum(np.bincount(of_piece))[:-1]))
+        local = np.full(len(view.before), -1, np.int64)  # by memory; the last one is none
+        local[memories] = np.arange(len(memories))
+        before, after = (np.append(local[chain[memories]], -1) for chain in (view.before, view.after))
         sessions = view.sessions[chosen[order[starts]]]
         alone = sessions == 0  # what belongs to no session is not lifted by others of its sort
         _, sessions = np.unique(np.where(alone, -1 - np.arange(len(sessions)), sessions), return_inverse=True)
-        return _Rounds(of_piece, order, starts, local(view.before[memories]), local(view.after[memories]), sessions)
+        two_before, two_after = before[before], after[after]
+        beside = before[of_piece], after[of_piece], two_before[of_piece], two_after[of_piece]
+        return _Rounds(of_piece, order, starts, *beside, sessions)
 
-    def best(self, values: Floats) -> Floats:
+    def best(self, values: NDArray[Any]) -> NDArray[Any]:
         """Per round the greatest of its pieces' values (n,) or (n, m)."""
-        found: Floats = np.maximum.reduceat(values[self.order], self.starts, axis=0)
+        found: NDArray[Any] = np.maximum.reduceat(values[self.order], self.starts, axis=0)
         return found
 
-    def told(self, values: Floats, chain: Ints) -> Floats:
-        """For each piece the value of the round before or after its own; 0 without one."""
-        moved = np.where((chain >= 0).reshape((-1,) + (1,) * (values.ndim - 1)), values[chain], 0.0)
-        return moved[self.of_piece]
+    @staticmethod
+    def told(values: Floats, *chains: Ints) -> Floats:
+        """For each piece the sum of the values of these rounds of it; 0 without one."""
+        known = np.append(values, 0.0)
+        return np.asarray(sum(known[chain] for chain in chains), float)
 
-    def over_sessions(self, values: Floats) -> Floats:
+    def over_sessions(self, values: NDArray[Any]) -> NDArray[Any]:
         """Per session the greatest of its rounds' values (rounds, m)."""
         order = np.argsort(self.sessions, kind="stable")
-        starts = np.searchsorted(self.sessions[order], np.arange(self.sessions.max() + 1))
-        found: Floats = np.maximum.reduceat(values[order], starts, axis=0)
+        starts = np.concatenate(([0], np.cumsum(np.bincount(self.sessions))[:-1]))
+        found: NDArray[Any] = np.maximum.reduceat(values[order], starts, axis=0)
         return found
 
 
-def _top_three(rounds: _Rounds, values: Floats) -> Floats:
-    """For each piece the mean of the three best rounds of its session."""
-    best = rounds.best(values)
+def _top_three(rounds: _Rounds, best: Floats) -> Floats:
+    """For each piece the mean of the three best rounds of its session; `best` (rounds,)."""
     order = np.lexsort((-best, rounds.sessions))
     sessions = rounds.sessions[order]
     place = np.arange(len(order)) - np.searchsorted(sessions, sessions)
-    mean = np.zeros(int(rounds.sessions.max()) + 1)
-    np.add.at(mean, sessions[place < 3], best[order][place < 3] / 3)
-    return mean[rounds.sessions[rounds.of_piece]]
+    among = place < 3
+    mean = np.bincount(sessions[among], best[order[among]] / 3)
+    return np.asarray(mean[rounds.sessions[rounds.of_piece]], float)
 
 
 def _matched(
     view: View, chosen: Ints, question: str, asked: Asked, rarity: dict[str, float], covered: Floats
-) -> tuple[Floats, Floats]:
+) -> tuple[NDArray[np.float32], Floats]:
     """((n, m): how much more than usual each piece of the question is met, by rarity; (n,): the share of it that is met)"""
-    flat, starts, which = view.late(chosen)
-    if asked.pieces is None or asked.spans is None or not len(which) or not len(asked.pieces):
-        return np.zeros((len(chosen), 1)), np.full(len(chosen), np.nan)
-    weights = _weights(question, asked.spans, rarity)
-    found = 0.5 * covered[:, None] * weights  # a piece without vectors yet is judged by its words
-    best = best_matches(asked.pieces, flat, starts).astype(float)
-    found[which] = np.maximum(best - best.mean(axis=0), 0.0) * weights
+    best, which = (_NONE, _NOWHERE) if asked.pieces is None else view.matches(chosen, asked.pieces)
+    if asked.spans is None or not best.size:
+        return np.zeros((len(chosen), 1), np.float32), np.full(len(chosen), np.nan)
+    weights = _weights(question, asked.spans, rarity).astype(np.float32)
+    over = np.maximum(best - best.mean(axis=0), 0.0)
+    over *= weights
+    if len(which) == len(chosen):
+        return over, (best @ weights).astype(float)
+    found = (0.5 * covered[:, None] * weights).astype(np.float32)  # a piece without vectors yet is judged by its words
     met = np.full(len(chosen), np.nan)
-    met[which] = best @ weights
+    found[which], met[which] = over, best @ weights
     return found, met
 
 
@@ -246,24 +274,28 @@ def _weights(question: str, spans: Sequence[tuple[int, int]], rarity: dict[str, 
     return weights / max(float(weights.sum()), 1e-9)
 
 
-def _late(rounds: _Rounds, matched: Floats, asks: NDArray[np.float32], user_side: Bools) -> dict[str, Floats]:
+def _late(rounds: _Rounds, matched: NDArray[np.float32]) -> dict[str, Floats]:
     best = rounds.best(matched)
-    near = np.maximum(matched, 0.6 * best[rounds.of_piece])
-    before, after = rounds.told(best, rounds.before), rounds.told(best, rounds.after)
-    two_before = rounds.told(np.where(rounds.before[:, None] >= 0, best[rounds.before], 0.0), rounds.before)
-    two_after = rounds.told(np.where(rounds.after[:, None] >= 0, best[rounds.after], 0.0), rounds.after)
-    match = scaled(matched.sum(axis=1))
-    asked_here = rounds.best(match * asks)  # how well a question of the round fits
+    known = np.concatenate((best, np.zeros((1, best.shape[1]), np.float32)))  # round -1 meets nothing
+    at = (rounds.of_piece, rounds.earlier, rounds.later, rounds.two_earlier, rounds.two_later)
+    own, before, after, two_before, two_after = (known[chain] for chain in at)
+    near = np.maximum(matched, 0.6 * own)
+    before *= 0.7
+    reply_to = np.maximum(near, before)
+    window = np.maximum(np.maximum(near, before * (0.5 / 0.7)), 0.5 * after)
+    wide = np.maximum.reduce([reply_to, 0.6 * after, 0.5 * two_before, 0.4 * two_after])
     return {
-        "match": match,
-        "reply_to": scaled(np.maximum(near, 0.7 * before).sum(axis=1)),
-        "window": scaled(np.maximum.reduce([near, 0.5 * before, 0.5 * after]).sum(axis=1)),
-        "wide": scaled(
-            np.maximum.reduce([near, 0.7 * before, 0.6 * after, 0.5 * two_before, 0.4 * two_after]).sum(axis=1)
-        ),
-        "session": scaled(rounds.over_sessions(best).sum(axis=1)[rounds.sessions[rounds.of_piece]]),
-        "replies": np.where(user_side, rounds.told(asked_here, rounds.before), asked_here[rounds.of_piece]),
+        "reply_to": reply_to.sum(axis=1),
+        "window": window.sum(axis=1),
+        "wide": wide.sum(axis=1),
+        "session": rounds.over_sessions(best).sum(axis=1)[rounds.sessions[rounds.of_piece]],
     }
+
+
+def _replies(rounds: _Rounds, asked: Floats, user_side: Bools) -> Floats:
+    """How well a question fits that a piece answers, or that stands beside it; `asked` (n,): how well each fits as a question."""
+    best = np.append(rounds.best(asked), 0.0)
+    return np.asarray(best[np.where(user_side, rounds.earlier, rounds.of_piece)], float)
 
 
 def _answers(view: View, chosen: Ints, question: str) -> dict[str, Floats]:
@@ -290,9 +322,7 @@ def _dated(view: View, chosen: Ints, spans: Sequence[DateSpan]) -> Floats:
 
 def _named(view: View, chosen: Ints, question: str) -> Floats:
     """1 where the one speaker whom the question names is the one who speaks."""
-    speakers = {view.pieces[i].speaker for i in chosen} - {""}
-    asked = set(re.findall(r"\w+", fold(question)))
-    named = {speaker for speaker in speakers if set(re.findall(r"\w+", fold(speaker))) & asked}
-    if len(named) != 1:
-        return np.zeros(len(chosen))
-    return np.array([float(view.pieces[i].speaker in named) for i in chosen])
+    speakers = view.speakers[chosen]
+    asked = set(_WORD.findall(fold(question)))
+    named = [who for who in np.flatnonzero(np.bincount(speakers)).tolist() if asked & view.codes.called(who)]
+    return np.asarray(speakers == named[0], float) if len(named) == 1 else np.zeros(len(chosen))

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from memory.late import SCALE, best_matches
+from memory.maxsim import best_at, can
 from memory.store import Filter, Piece
 from memory.words import fold, squeeze, terms
 
@@ -36,6 +38,7 @@ _NUMBER = re.compile(
     re.IGNORECASE,
 )
 _NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]+|[\"“][^\"”]+[\"”]|《[^》]+》|「[^」]+」")
+_WORD = re.compile(r"\w+")
 MOMENTS = ("time", "at", "valid_from", "valid_to")  # columns of Block.moments
 SHAPES = ("asks", "time", "number", "name")  # columns of Block.shape
 
@@ -45,26 +48,41 @@ Read = tuple[tuple[str, ...], tuple[bool, bool, bool, bool], int]  # the terms o
 
 @dataclass(slots=True)
 class Codes:
-    """Small numbers for session and memory ids; only ever grows. Views that share it may be made in several threads."""
+    """Small numbers for session and memory ids and for speakers; only ever grows. Views that share it may be made in several
+    threads."""
 
     sessions: dict[str, int] = field(default_factory=lambda: {"": 0})
     memories: dict[str, int] = field(default_factory=dict)
+    speakers: dict[str, int] = field(default_factory=lambda: {"": 0})
+    _called: list[frozenset[str]] = field(default_factory=lambda: [frozenset()])
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def of(self, pieces: Sequence[Piece]) -> tuple[Ints, Ints]:
-        """(session, memory) of each piece, in numbers."""
+    def of(self, pieces: Sequence[Piece]) -> tuple[Ints, Ints, Ints]:
+        """(session, memory, speaker) of each piece, in numbers."""
         with self._lock:
             sessions = [self.sessions.setdefault(piece.session, len(self.sessions)) for piece in pieces]
             memories = [self.memories.setdefault(piece.memory, len(self.memories)) for piece in pieces]
-        return np.array(sessions, np.int64), np.array(memories, np.int64)
+            speakers = [self._speaker(piece.speaker) for piece in pieces]
+        return np.array(sessions, np.int64), np.array(memories, np.int64), np.array(speakers, np.int64)
+
+    def called(self, speaker: int) -> frozenset[str]:
+        """The words of a speaker's name, folded."""
+        return self._called[speaker]
+
+    def _speaker(self, name: str) -> int:
+        known = self.speakers.get(name)
+        if known is None:
+            self._called.append(frozenset(_WORD.findall(fold(name))))
+            known = self.speakers[name] = len(self.speakers)
+        return known
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """n pieces as parallel arrays, made once. Rows of `vectors` are zero where `known` is False; the word pieces of piece i
-    are rows starts[i] to starts[i + 1] of `late`; `said` is the same number for the same words. The vectors of the pieces
-    themselves are windows on these arrays. `labels`: (kind | tag | entity, its name) → the rows that bear it. `size`: about how
-    many bytes all this takes."""
+    """n pieces as parallel arrays, made once. Rows of `vectors` are zero where `known` is False; the word pieces of piece i are
+    rows starts[i] to starts[i + 1] of `late`, which lie at the address late_at[i]; `said` is the same number for the same words.
+    The vectors of the pieces themselves are windows on these arrays. `labels`: (kind | tag | entity, its name) → the rows that
+    bear it. `size`: about how many bytes all this takes."""
 
     pieces: tuple[Piece, ...]
     reads: tuple[Read, ...]
@@ -73,11 +91,14 @@ class Block:
     said: Ints
     late: NDArray[np.int8]
     starts: Ints
+    late_at: Ints
+    late_lengths: Ints
     postings: dict[str, tuple[Ints, Floats]]
     lengths: Floats
     shape: NDArray[np.float32]
     sessions: Ints
     memories: Ints
+    speakers: Ints
     moments: Floats
     active: Bools
     user_side: Bools
@@ -110,7 +131,7 @@ class Block:
                 where, often = postings.setdefault(word, ([], []))
                 where.append(i)
                 often.append(times)
-        sessions, memories = codes.of(pieces)
+        sessions, memories, speakers = codes.of(pieces)
         return Block(
             pieces=tuple(
                 replace(
@@ -126,11 +147,14 @@ class Block:
             said=np.array([said for _, _, said in reads], np.int64),
             late=rows,
             starts=starts,
+            late_at=rows.ctypes.data + starts[:-1] * rows.shape[1],
+            late_lengths=np.array(sizes, np.int64),
             postings={word: (np.array(w, np.int64), np.array(o, float)) for word, (w, o) in postings.items()},
             lengths=np.array([len(words) for words, _, _ in reads], float),
             shape=np.array([shape for _, shape, _ in reads], np.float32).reshape(n, len(SHAPES)),
             sessions=sessions,
             memories=memories,
+            speakers=speakers,
             moments=np.array([[getattr(piece, name) for name in MOMENTS] for piece in pieces], float).reshape(n, 4),
             active=np.array([piece.status == "active" for piece in pieces], bool),
             user_side=np.array([piece.side == "user" for piece in pieces], bool),
@@ -150,13 +174,19 @@ class View:
         self.codes = codes
         self.sessions = np.concatenate([block.sessions for block in blocks])
         self.memories = np.concatenate([block.memories for block in blocks])
+        self.speakers = np.concatenate([block.speakers for block in blocks])
         self.lengths = np.concatenate([block.lengths for block in blocks])
+        self.log_lengths = np.log1p(self.lengths)
         self.shape = np.concatenate([block.shape for block in blocks])
         self.known = np.concatenate([block.known for block in blocks])
         self.said = np.concatenate([block.said for block in blocks])
         self.active = np.concatenate([block.active for block in blocks])
         self.user_side = np.concatenate([block.user_side for block in blocks])
         self.episodes = np.concatenate([block.episodes for block in blocks])
+        widths = {block.late.shape[1] for block in blocks if len(block.late)}
+        self._late_width = widths.pop() if len(widths) == 1 else 0
+        self._late_at = np.concatenate([block.late_at for block in blocks])
+        self._late_lengths = np.concatenate([block.late_lengths for block in blocks])
         moments = np.concatenate([block.moments for block in blocks])
         self.times, self.at, self.valid_from, self.valid_to = np.ascontiguousarray(moments.T)
         self.pieces = [*itertools.chain.from_iterable(block.pieces for block in blocks)]
@@ -262,20 +292,24 @@ class View:
         living = self.alive[where]
         return where[living], often[living]
 
-    def late(self, numbers: Ints) -> tuple[NDArray[np.int8], Ints, Ints]:
-        """(word pieces of these pieces one after the other, where each one's begin, which of the numbers have any)"""
-        inside = np.searchsorted(self.bounds, numbers, side="right") - 1
-        low, high = np.zeros(len(numbers), np.int64), np.zeros(len(numbers), np.int64)
-        for place, block in enumerate(self.blocks):
-            here = inside == place
-            at = numbers[here] - self.bounds[place]
-            low[here], high[here] = block.starts[at], block.starts[at + 1]
-        which = np.flatnonzero(high > low)
+    def matches(self, numbers: Ints, asked: NDArray[np.float32]) -> tuple[NDArray[np.float32], Ints]:
+        """(of each piece asked (m, late) the best cosine with a word piece of each of these pieces that have any (k, m), which of
+        the numbers have)"""
+        lengths = self._late_lengths[numbers]
+        which = np.flatnonzero(lengths)
         if not len(which):
-            return np.zeros((0, 0), np.int8), which, which
-        spans = zip(inside[which].tolist(), low[which].tolist(), high[which].tolist(), strict=True)
-        flat = np.concatenate([self.blocks[block].late[a:b] for block, a, b in spans])
-        return flat, np.concatenate(([0], np.cumsum(high[which] - low[which])[:-1])), which
+            return np.zeros((0, len(asked)), np.float32), which
+        if can(asked, self._late_width):
+            return best_at(asked, self._late_at[numbers[which]], lengths[which], SCALE), which
+        starts = np.concatenate(([0], np.cumsum(lengths[which])[:-1]))
+        return best_matches(asked, self._late(numbers[which]), starts), which
+
+    def _late(self, numbers: Ints) -> NDArray[np.int8]:
+        """The word pieces of these pieces, one after the other."""
+        inside = np.searchsorted(self.bounds, numbers, side="right") - 1
+        at = (numbers - self.bounds[inside]).tolist()
+        rows = [(self.blocks[block], i) for block, i in zip(inside.tolist(), at, strict=True)]
+        return np.concatenate([block.late[block.starts[i] : block.starts[i + 1]] for block, i in rows])
 
     def _chains(self) -> tuple[Ints, Ints]:
         """By memory code: which episode of the same session was said before it, and which after; -1: none."""

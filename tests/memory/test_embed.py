@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memory.embed import DEFAULT, default_folder, export_default, make
+from memory.embed import DEFAULT, SentenceTransformersEmbedder, default_folder, default_weights, export_default, make
+from memory.late import encode_query
 from memory.models import Embedder
 
 
@@ -48,3 +49,25 @@ def test_the_export_is_made_once(models_dir: Path) -> None:
     assert export_default(models_dir) == default_folder(models_dir)
     assert (default_folder(models_dir) / "model.onnx").stat().st_mtime_ns == before.st_mtime_ns
     assert make(DEFAULT, models_dir).id == make(DEFAULT, models_dir).id
+
+
+def test_it_is_the_model_that_sentence_transformers_runs(embedder: Embedder) -> None:
+    texts = ["My dog is seven.", "Könnten wir das verschieben?", "昨天我去了上海", "word " * 400, "yes", "3.14 or 42?"]
+    theirs = SentenceTransformersEmbedder(str(default_weights())).embed(texts)
+    ours = np.stack([embedder.embed_query(text) for text in texts])
+    assert np.einsum("ij,ij->i", ours, theirs).min() > 0.97  # of int8; 0.994 on average
+
+
+def test_what_is_beside_it_in_a_batch_is_not_read(embedder: Embedder) -> None:
+    long = "The river runs past the old mill and under three bridges before it meets the sea. " * 3
+    together = embedder.embed(["tea", long, "My dog is seven."])
+    assert together[0] @ embedder.embed_query("tea") > 0.97
+    assert together[2] @ embedder.embed_query("My dog is seven.") > 0.97
+
+
+def test_a_question_has_its_words_where_they_stand(embedder: Embedder) -> None:
+    asked = encode_query(embedder, "Where is my dog?")
+    assert asked.spans is not None
+    assert asked.pieces is not None
+    assert ["Where is my dog?"[a:b] for a, b in asked.spans] == ["Where", "is", "my", "dog", "?"]
+    assert asked.pieces.shape == (5, 96)
