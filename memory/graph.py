@@ -27,7 +27,7 @@ from memory.timeline import touching, turn_before
 from memory.types import Kind, Memory, Status, stable_id
 from memory.words import fold, terms
 
-BATCH = 20  # memories of one transaction: who writes beside it waits so long
+BATCH = 5  # memories of one transaction: who writes beside it waits so long
 LETS_IN_S = 0.01  # between two transactions, in which others write
 HOPS = 8  # replacements that are followed from an old memory to the one that holds
 _BECAUSE = re.compile(

@@ -57,6 +57,7 @@ class Question:
     as_of: float | None = None
     every: bool = False
     reasons: bool = True  # tell with each hit why it was found
+    spoken: bool = False  # a user's message, which becomes a turn
 
     @property
     def only(self) -> Filter:
@@ -137,7 +138,9 @@ class Retriever:
         if info is None or not question.text.strip():
             return Result(())
         loop = asyncio.get_running_loop()
-        seen, ranked, _ = await self._compared(info, question)
+        seen, ranked, asked = await self._compared(info, question)
+        if question.spoken:
+            self._warm.spoken(cube, question.text, asked)
         hits = await self._hits(cube, question, ranked, seen.view)
         if self._reranker is not None and hits:
             asks = {hit.memory.id: _question_before(seen.view, hit.memory.id) for hit in hits[:RERANKED]}
@@ -181,7 +184,9 @@ class Retriever:
         at_hand = self._warm.at_hand(info, embedder, question.seen)
         if at_hand is not None:
             return await loop.run_in_executor(self._threads, _answer, at_hand, question, usual)
-        asked = await loop.run_in_executor(self._threads, encode_query, embedder, question.text)
+        encoding = loop.run_in_executor(self._threads, encode_query, embedder, question.text)
+        async with self._warm.meanwhile(info, embedder):
+            asked = await encoding
         seen = await self._warm.see(info, asked, question.text, question.only, embedder, question.seen)
         if seen.embedder.id != embedder.id:  # another generation replaced the one we knew
             asked = await loop.run_in_executor(self._threads, encode_query, seen.embedder, question.text)

@@ -257,17 +257,26 @@ class Database:
 
     `read()` gives a connection of its own; `write(work)` runs `work(connection)` inside a transaction that several
     writers may share (each behind its own savepoint), and returns after the commit. Raises DatabaseError, and what `permit`
-    raises: it is asked first in every transaction that writes, whether this process still may.
+    raises: it is asked first in every transaction that writes, whether this process still may. `gives_way`: on SQLite, where one
+    process writes at a time, leave most of the time to the others.
     """
 
     def __init__(
-        self, url: str, *, busy_timeout_s: float = 5.0, readers: int = 4, permit: Permit | None = None
+        self,
+        url: str,
+        *,
+        busy_timeout_s: float = 5.0,
+        readers: int = 4,
+        permit: Permit | None = None,
+        gives_way: bool = False,
     ) -> None:
         self.url = url
         self._permit = permit
         self.sqlite = url.startswith("sqlite")
         self._engines: Sqlite | _Server = (
-            Sqlite(url, busy_timeout_s=busy_timeout_s, readers=readers) if self.sqlite else _Server(url, readers)
+            Sqlite(url, busy_timeout_s=busy_timeout_s, readers=readers, gives_way=gives_way)
+            if self.sqlite
+            else _Server(url, readers)
         )
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._later: deque[_Waiting] = deque()

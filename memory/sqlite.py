@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -19,6 +21,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from memory.prepared import Prepared, driver
 
 T = TypeVar("T")
+_RESTS = 6  # times as long as it wrote does one rest who gives way
+_REST_S = 0.2  # at most
+_LOOK_S = 0.0005  # between two attempts to begin to write
 
 
 class Connection:
@@ -71,13 +76,19 @@ class Connection:
 
 
 class Sqlite:
-    """One database file, for a Database (memory/sql.py) that owns it. Raises SQLAlchemy's errors."""
+    """One database file, for a Database (memory/sql.py) that owns it. `gives_way`: while other processes write, too, leave most of
+    the time to them. Raises SQLAlchemy's errors."""
 
-    def __init__(self, url: str, *, busy_timeout_s: float, readers: int) -> None:
+    def __init__(self, url: str, *, busy_timeout_s: float, readers: int, gives_way: bool = False) -> None:
         self._reader = _engine(url, busy_timeout_s, begin="BEGIN", size=readers)
         self._long_reader = _async_engine(url, busy_timeout_s, size=readers)
-        self._writer = _engine(url, busy_timeout_s, begin="BEGIN IMMEDIATE", size=1)
+        self._writer = _engine(url, 0, begin=None, size=1)
+        self._busy_timeout_s = busy_timeout_s
+        self._gives_way = gives_way
+        self._version = 0
+        self._rests_until = 0.0
         self._single: sa.Connection | None = None
+        self._writes: sa.Connection | None = None
         self._prepared = Prepared()
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="sqlite-write")
 
@@ -105,14 +116,30 @@ class Sqlite:
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Callable[[bool], AsyncConnection]]:
-        """A transaction, committed durably at the end; gives its connection for short or (True) long work."""
-        connection = await self._in_thread(self._begun)
+        """A transaction, committed durably at the end; gives its connection, which is kept, for short or (True) long work."""
+        if self._writes is None:
+            self._writes = await self._in_thread(self._writer.connect)
+        connection = self._writes
+        await asyncio.sleep(max(0.0, self._rests_until - time.monotonic()))
         try:
+            if not _begins(connection):  # another process writes
+                await self._in_thread(lambda: _begin_soon(connection, self._busy_timeout_s))
+            began = time.monotonic()
             yield lambda long: self._as_async(connection, self._writing if long else None)
+            await self._in_thread(lambda: driver(connection, "COMMIT"))
+            if self._gives_way and self._others_wrote(connection):
+                now = time.monotonic()
+                self._rests_until = now + min(_RESTS * (now - began), _REST_S)
         except BaseException:
-            await self._in_thread(connection.close)  # which rolls back
+            self._writes = None
+            await self._in_thread(lambda: _dropped(connection))
             raise
-        await self._in_thread(lambda: _commit(connection))
+
+    def _others_wrote(self, connection: sa.Connection) -> bool:
+        """Whether other processes have written since this was last asked."""
+        ((version,),) = driver(connection, "PRAGMA data_version")[1]
+        before, self._version = self._version, int(version)
+        return before != self._version
 
     async def vacuum(self) -> bool:
         """See Database.vacuum."""
@@ -128,6 +155,9 @@ class Sqlite:
             self._single.close()
             self._single = None
         await self._long_reader.dispose()
+        if self._writes is not None:
+            await self._in_thread(self._writes.close)
+            self._writes = None
         for engine in (self._writer, self._reader):
             await self._in_thread(engine.dispose)
 
@@ -137,27 +167,39 @@ class Sqlite:
     def _as_async(self, connection: sa.Connection, threads: ThreadPoolExecutor | None) -> AsyncConnection:
         return cast(AsyncConnection, Connection(connection, self._prepared, threads))
 
-    def _begun(self) -> sa.Connection:
-        connection = self._writer.connect()
-        try:
-            connection.begin()
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+
+def _begins(connection: sa.Connection) -> bool:
+    """Begin to write, unless another process is writing."""
+    try:
+        driver(connection, "BEGIN IMMEDIATE")
+    except sa.exc.OperationalError as error:
+        if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+            return False
+        raise
+    return True
+
+
+def _begin_soon(connection: sa.Connection, within_s: float) -> None:
+    """Begin to write as soon as it can be had. SQLite itself would look again after 1, 2, 5, 10, 15 ms and so on: a lock that is
+    held for 3 ms would cost 8. Blocking; raises OperationalError when it cannot be had in time."""
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        time.sleep(_LOOK_S)
+        if _begins(connection):
+            return
+    driver(connection, "BEGIN IMMEDIATE")
+
+
+def _dropped(connection: sa.Connection) -> None:
+    """Give up a connection, and with it what it has not committed."""
+    connection.detach()
+    connection.close()
 
 
 def _whole(ask: Callable[[], sa.CursorResult[Any]]) -> Any:
     """The result with all its rows, so that reading them asks nothing more of SQLite."""
     result = ask()
     return result.freeze()() if result.returns_rows else result
-
-
-def _commit(connection: sa.Connection) -> None:
-    try:
-        connection.commit()
-    finally:
-        connection.close()
 
 
 def _json(text: str) -> Any:
@@ -167,7 +209,7 @@ def _json(text: str) -> Any:
         return json.loads(text)
 
 
-def _engine(url: str, busy_timeout_s: float, *, begin: str, size: int) -> sa.Engine:
+def _engine(url: str, busy_timeout_s: float, *, begin: str | None, size: int) -> sa.Engine:
     # no upper bound: who waits for a connection in the event loop's thread would wait for itself
     engine = sa.create_engine(
         url.replace("+aiosqlite", ""),
@@ -188,7 +230,7 @@ def _async_engine(url: str, busy_timeout_s: float, *, size: int) -> AsyncEngine:
     return engine
 
 
-def _listen(engine: sa.Engine, busy_timeout_s: float, begin: str) -> None:
+def _listen(engine: sa.Engine, busy_timeout_s: float, begin: str | None) -> None:
     pragmas = {
         "journal_mode": "WAL",
         "synchronous": "FULL",
@@ -211,5 +253,5 @@ def _listen(engine: sa.Engine, busy_timeout_s: float, begin: str) -> None:
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
-        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        if begin is not None and connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
             connection.exec_driver_sql(begin)

@@ -32,7 +32,7 @@ from memory.types import Memory, Status, stable_id
 # other, and so does an embedder that reads Chinese by its characters)
 NEAR, NEAR_CJK = 0.57, 0.74
 MOST = 128  # topics of a cube; beyond, the nearest takes what comes
-BATCH = 60  # memories placed in one transaction: who writes beside it waits so long
+BATCH = 16  # memories placed in one transaction: who writes beside it waits so long
 LETS_IN_S = 0.01  # between two transactions, in which others write
 _TERMS = 40  # words counted for a topic's name
 _NAMED = 3  # words in a name

@@ -243,6 +243,13 @@ class View:
         """The living pieces that have no vector yet, newest first."""
         return [self.pieces[i] for i in np.flatnonzero(self.alive & ~self.known)[::-1]]
 
+    def of_memories(self, memories: Collection[str]) -> list[Piece]:
+        """The living pieces of these memories."""
+        numbers = [self.codes.memories[memory] for memory in memories if memory in self.codes.memories]
+        if not numbers:
+            return []
+        return [self.pieces[i] for i in np.flatnonzero(np.isin(self.memories, numbers) & self.alive)]
+
     def wanted(self, only: Filter) -> Bools:
         """Which pieces pass the filter, shape (n,)."""
         if only.as_of is None:

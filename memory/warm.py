@@ -5,7 +5,8 @@ itself answers; one that there is no room for is always answered that way. Loadi
 given up. A cube that had to be read from SQL is read from its index as soon as that can be read again.
 
 What was said in the last `fresh_s` seconds is embedded when a question of another conversation comes, or when the cube has been
-quiet for a moment. Otherwise it waits: the executor embeds it anyway, and its vectors are taken from SQL then.
+quiet for a moment. Otherwise it waits: the executor embeds it anyway, and its vectors are taken from SQL then. Until then a
+user's words go by the vectors that they had as a question, without the name and the day that a piece bears.
 """
 
 from __future__ import annotations
@@ -14,19 +15,22 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 
 from memory.cube import Cube, Cubes
 from memory.index import INDEXED, embed_pieces, with_vectors
-from memory.late import Asked
+from memory.late import Asked, packed
 from memory.memories import Memories, digest
 from memory.models import Embedder
-from memory.pieces import pieces
+from memory.pieces import PASSAGE, pieces
 from memory.shelf import Keeping, Shelf
 from memory.sql import Database
 from memory.store import Filter, IndexBroken, Piece, Store
@@ -43,7 +47,9 @@ _LITTLE = 8  # pieces that are taken into …
 _SMALL = 3000  # … a view of so many in the event loop's own thread
 CANDIDATES = 200  # from each of LanceDB's two searches, when it answers itself
 LOOK_S = 0.3  # without a question, then a cube is quiet
-PATIENCE_S = 60.0  # so long after it was said a turn stays without a vector while chats wait for their memory
+LENT = 64  # questions of a cube whose vectors are kept for the turns that they become …
+LENT_S = 600.0  # … for so long: a model may take its time to answer
+PATIENCE_S = 60.0  # so long a turn waits for the executor's vectors while one question follows the other
 
 Earlier = Callable[[str], Awaitable[Embedder | None]]
 
@@ -85,6 +91,7 @@ class _Warm:
     made: float = field(default_factory=time.monotonic)
     due: float = 0.0  # when pieces without vectors are looked at, on the wall clock
     bare: frozenset[str] = frozenset()  # digests of what is fresh and has no vectors
+    lent: set[str] = field(default_factory=set)  # pieces that go by a question's vectors
     asked: float = field(default_factory=time.monotonic)
 
     @property
@@ -113,6 +120,9 @@ class Warm:
         self.busy: Callable[[], bool] = lambda: False  # whether chats wait for their memory
         self._fresh_s = fresh_s
         self._filling: dict[str, asyncio.Task[None]] = {}
+        self._spoken: dict[
+            str, OrderedDict[str, tuple[float, Asked]]
+        ] = {}  # cube → digest of what was asked → when, vectors
         self._database = database
         self._store = store
         self._embedder = embedder
@@ -135,6 +145,17 @@ class Warm:
             return await self._earlier(info.embedder) or self._embedder
         return self._embedder
 
+    def spoken(self, cube: str, text: str, asked: Asked) -> None:
+        """Keep the vectors of a question that becomes a turn."""
+        if not self._fresh_s or len(text) > PASSAGE:
+            return
+        kept, now = self._spoken.setdefault(cube, OrderedDict()), time.monotonic()
+        key = digest(text.strip())
+        kept.pop(key, None)
+        kept[key] = now, asked
+        while len(kept) > LENT or now - next(iter(kept.values()))[0] > LENT_S:
+            kept.popitem(last=False)
+
     def at_hand(self, info: Cube, embedder: Embedder, told: Collection[str]) -> Seen | None:
         """The cube when it is there as a whole, as new as `info` and with nothing left to do; asks nothing of anybody. `told`:
         digests of what stands in the request anyway, and needs no vectors for it."""
@@ -149,6 +170,13 @@ class Warm:
         self._shelf.put(info.id, warm)
         return Seen(warm.view, warm.embedder)
 
+    @asynccontextmanager
+    async def meanwhile(self, info: Cube, embedder: Embedder) -> AsyncIterator[None]:
+        """Bring the cube up to date beside what is awaited here, so that `see` finds it so."""
+        ready = asyncio.ensure_future(self._ready(info, embedder))
+        ready.add_done_callback(_seen)
+        yield
+
     async def see(
         self, info: Cube, asked: Asked, words: str, only: Filter, embedder: Embedder, told: Collection[str] = ()
     ) -> Seen:
@@ -158,7 +186,7 @@ class Warm:
         warm = await self._ready(info, embedder)
         if not self._may_wait(warm, told):
             async with self._locks.setdefault(info.id, asyncio.Lock()):
-                await self._fill(info, warm, fresh=True)
+                await self._fill(info, warm, fresh=True, bare=True)
         warm.asked = time.monotonic()
         if warm.whole:
             return Seen(warm.view, warm.embedder, warm.degraded)
@@ -312,8 +340,10 @@ class Warm:
         if warm.known < info.rev:
             changed = await self._memories.since(info.id, warm.known)
             if changed:
-                fresh = await self._embedded(info.id, warm.embedder, _pieces(changed))
                 gone = {memory.id for memory in changed}
+                new = _with_known(_pieces(changed), warm.view.of_memories(gone))
+                warm.lent -= {piece for piece in warm.lent if piece.rpartition(":")[0] in gone} - {p.id for p in new}
+                fresh = await self._embedded(info.id, warm.embedder, self._lend(info.id, warm, new))
                 await self._change(warm, gone, fresh)
                 warm.changed |= gone
                 warm.known = max(memory.rev for memory in changed)
@@ -333,13 +363,18 @@ class Warm:
         """Whether a question can do without the vectors of what is fresh."""
         return not warm.bare or self.busy() or warm.bare <= frozenset(told)
 
-    async def _fill(self, info: Cube, warm: _Warm, *, fresh: bool = False) -> None:
-        """Give vectors to what has none and is fresh no longer; with `fresh`, to all."""
-        missing, now = warm.view.unembedded(), time.time()
-        due = [piece for piece in missing if fresh or not self._is_fresh(piece, now)]
+    async def _fill(self, info: Cube, warm: _Warm, *, fresh: bool = False, bare: bool = False) -> None:
+        """Give vectors to what has none of its own and is fresh no longer; with `fresh`, to all; with `bare`, only to users' words
+        that have none at all."""
+        now = time.time()
+        patient = not fresh and (self.busy() or time.monotonic() - warm.asked < LOOK_S)
+        due = [piece for piece in self._missing(warm) if fresh or not self._is_fresh(piece, now)]
+        if bare:
+            due = [piece for piece in due if piece.side == "user" and piece.id not in warm.lent]
         if due:
-            done = {piece.id: piece for piece in await self._embedded(info.id, warm.embedder, due, fresh=fresh)}
-            touched = {piece.memory for piece in done.values() if piece.vector is not None}
+            made = await self._embedded(info.id, warm.embedder, due, fresh=fresh, patient=patient)
+            done = {piece.id: piece for piece in made if piece.vector is not None}
+            touched = {piece.memory for piece in done.values()}
             if touched:
                 kept = [
                     done.get(piece.id, piece)
@@ -347,15 +382,16 @@ class Warm:
                     if warm.view.alive[i] and piece.memory in touched
                 ]
                 await self._change(warm, touched, kept)
-            missing = warm.view.unembedded()
-        young = [piece for piece in missing if self._is_fresh(piece, now)]
-        warm.bare = frozenset(digest(piece.text.partition(": ")[2]) for piece in young if piece.side == "user")
-        if len(young) < len(missing):
-            warm.due = now  # the rest with the next question
+                warm.lent -= done.keys()
+        missing = self._missing(warm)
+        left = [piece for piece in missing if piece.side == "user" and piece.id not in warm.lent and self._fresh_s]
+        warm.bare = frozenset(digest(piece.text.partition(": ")[2]) for piece in left)
+        if any(not self._is_fresh(piece, now) for piece in missing):
+            warm.due = now + LOOK_S if patient else now  # the rest with the next question
         else:
-            first = min((piece.time for piece in young), default=math.inf)
+            first = min((piece.time for piece in missing), default=math.inf)
             warm.due = max(first + self._fresh_s, now + LOOK_S)
-        if young and info.id not in self._filling:
+        if missing and self._fresh_s and info.id not in self._filling:
             task = self._filling[info.id] = asyncio.create_task(self._fill_behind(info.id))
             task.add_done_callback(lambda _: self._filling.pop(info.id, None))
 
@@ -374,19 +410,44 @@ class Warm:
         except Exception as error:  # nobody waits for it; the next question does it
             log.warning("what is new in cube %s was not embedded: %s", cube, type(error).__name__)
 
+    def _lend(self, cube: str, warm: _Warm, wanted: Sequence[Piece]) -> list[Piece]:
+        """The pieces, a user's fresh words with the vectors that they had as a question."""
+        kept = self._spoken.get(cube, OrderedDict())
+        now, out = time.time(), list(wanted)
+        for place, piece in enumerate(out if kept else ()):
+            if piece.vector is None and piece.side == "user" and self._is_fresh(piece, now):
+                found = kept.pop(digest(piece.text.partition(": ")[2]), None)
+                if found is not None:
+                    asked = found[1]
+                    late = None if asked.pieces is None or not len(asked.pieces) else packed(asked.pieces)
+                    out[place] = replace(piece, vector=asked.vector, late=late)
+                    warm.lent.add(piece.id)
+        return out
+
+    @staticmethod
+    def _missing(warm: _Warm) -> list[Piece]:
+        """The living pieces without vectors of their own."""
+        view = warm.view
+        if not warm.lent:
+            return view.unembedded()
+        lent = [piece for i, piece in enumerate(view.pieces) if piece.id in warm.lent and view.alive[i]]
+        return [*view.unembedded(), *(replace(piece, vector=None, late=None) for piece in lent)]
+
     def _is_fresh(self, piece: Piece, now: float) -> bool:
-        within_s = max(self._fresh_s, PATIENCE_S) if self._fresh_s and self.busy() else self._fresh_s
-        return piece.kind == "episode" and 0.0 <= now - piece.time < within_s
+        return piece.kind == "episode" and 0.0 <= now - piece.time < self._fresh_s
 
     async def _embedded(
-        self, cube: str, embedder: Embedder, wanted: Sequence[Piece], *, fresh: bool = False
+        self, cube: str, embedder: Embedder, wanted: Sequence[Piece], *, fresh: bool = False, patient: bool = False
     ) -> list[Piece]:
-        """The pieces, as many of them with vectors as can be had at once; what is fresh only with `fresh`."""
+        """The pieces, as many of them with vectors as can be had at once; what is fresh only with `fresh`, and with `patient` what
+        was said lately only if its vectors are in SQL."""
         now = time.time()
         due = [piece for piece in wanted if piece.vector is None and (fresh or not self._is_fresh(piece, now))]
         if due and (self._fresh_s or len(due) > EMBED_NOW):
             known = {piece.id: piece for piece in await with_vectors(self._database, embedder.id, cube, due)}
             wanted, due = [known.get(piece.id, piece) for piece in wanted], [p for p in due if p.id not in known]
+        if patient and self._fresh_s:
+            due = [piece for piece in due if piece.kind != "episode" or now - piece.time >= PATIENCE_S]
         bare = due[:EMBED_NOW]
         if not bare:
             return list(wanted)
@@ -402,3 +463,20 @@ class Warm:
 
 def _pieces(memories: Sequence[Memory]) -> list[Piece]:
     return [piece for memory in memories if memory.status in INDEXED for piece in pieces(memory)]
+
+
+def _with_known(new: Sequence[Piece], old: Sequence[Piece]) -> list[Piece]:
+    """The new pieces with the vectors of the old ones that say the same."""
+    known = {piece.id: piece for piece in old if piece.vector is not None}
+    return [
+        replace(piece, vector=before.vector, late=before.late)
+        if (before := known.get(piece.id)) is not None and before.text == piece.text
+        else piece
+        for piece in new
+    ]
+
+
+def _seen(done: asyncio.Future[Any]) -> None:
+    """What failed here fails again for whoever needs it."""
+    if not done.cancelled():
+        done.exception()

@@ -174,9 +174,9 @@ settings = Table(  # what all processes of an installation share
 )
 
 
-def open_database(config: Config, permit: Permit | None = None) -> Database:
+def open_database(config: Config, permit: Permit | None = None, *, gives_way: bool = False) -> Database:
     """The metadata database. Its tables must be there (see `upgrade`)."""
-    return Database(config.database_url, permit=permit)
+    return Database(config.database_url, permit=permit, gives_way=gives_way)
 
 
 def upgrade(config: Config) -> None:

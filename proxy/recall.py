@@ -50,7 +50,9 @@ class Recall:
         if cube is None:
             return inject.EMPTY, None
         text = scene.conversation.text[-_LONGEST_QUESTION:]
-        question = Question(text=text, now=exchange.received_at, seen=scene.conversation.seen, reasons=False)
+        question = Question(
+            text=text, now=exchange.received_at, seen=scene.conversation.seen, reasons=False, spoken=scene.writes
+        )
         result = await self._retriever.retrieve(scene.cube, question, info=cube)
         exchange.notes["found"] = result
         itself = digest(redact(scene.conversation.text))

@@ -26,6 +26,7 @@ from proxy.sessions import Conversation
 from scheduler.triggers import TURN_FINISHED, Triggers
 
 log = logging.getLogger(__name__)
+_AFTER_S = 0.02  # between an answer and what nobody waits for
 _COUNTED_S = 0.5  # between two writings of what was used
 _SEEN = 200  # of what was said in a conversation whose history is at the upstream
 _RETRIES_S = (0.5, 1, 2, 5, 10, 30, 60, 120, 300)
@@ -154,6 +155,7 @@ class Record:
 
     async def _follow(self, turn: Turn) -> None:
         self._triggers.tell(TURN_FINISHED, turn.cube)
+        await asyncio.sleep(_AFTER_S)  # the answer leaves first
         try:
             await self._retriever.warm(turn.cube)
             await self._foresight.answered(turn.cube, turn.session, f"{turn.user_text}\n{turn.assistant_text}")

@@ -65,7 +65,7 @@ log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 _SWITCH_S = 0.001  # so long the event loop waits at most for a thread that compares or embeds (Python: 0.005)
 _COLLECT_AFTER = 20_000  # new objects; nearly all are freed without the collector, which looks at all cubes in memory
-_RULES_BATCH = 16  # turns of one transaction: a chat that writes beside it waits so long
+_RULES_BATCH = 4  # turns of one transaction: a chat that writes beside it waits so long
 _GIVES_WAY = 10  # on a busy machine chats come first
 _EXECUTOR_WARM = 128 << 20  # bytes of cubes that predictions look at
 
@@ -100,6 +100,7 @@ async def proxy(config: Config, engine_port: int) -> None:
 
 async def executor(config: Config, engine_port: int) -> None:
     """Run jobs, in the time that chats leave."""
+    sys.setswitchinterval(_SWITCH_S)
     with suppress(OSError):
         os.nice(_GIVES_WAY)
     stop = asyncio.Event()
@@ -108,7 +109,7 @@ async def executor(config: Config, engine_port: int) -> None:
     added = hooks.load(config.hooks)
     table = rules.table(config, added)
     licence = Licence()
-    database = db.open_database(config, licence.holds)
+    database = db.open_database(config, licence.holds, gives_way=True)
     licence.of(database)
     embedders = Embedders(database, config.folder / "models", threads=config.memory.embedder_threads)
     embedder = await embedders.current(config.memory.embedder)
