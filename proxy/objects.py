@@ -6,6 +6,7 @@ What nobody made through us belongs to the account, so to everybody.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
@@ -27,6 +28,7 @@ KINDS = tuple(
     b"resp conv file vs batch asst thread run ft ftjob cntr container upload chatcmpl msgbatch skill video prompt pmpt".split()
 )
 _NAMED = re.compile(rb'"((?:%b)[-_][A-Za-z0-9_-]{6,190})"' % b"|".join(KINDS))
+_ESCAPED = re.compile(rb"\\u00([2-7][0-9A-Fa-f])")  # a character of an id, told by its number
 _AT_ONCE = 500  # ids per query
 
 
@@ -100,7 +102,16 @@ def told(*texts: str) -> set[str]:
 
 
 def named(body: bytes, kinds: Sequence[bytes] = KINDS) -> set[str]:
-    """The ids of kept objects that a body names; `kinds` are those that it can name."""
+    """The ids of kept objects that a body names, however it spells them; `kinds` are those that it can name."""
+    if (encoding := json.detect_encoding(body)) not in ("utf-8", "utf-8-sig"):
+        body = body.decode(encoding, "replace").encode("utf-8", "replace")
+    if b"\\u00" in body:
+        body = _ESCAPED.sub(_unescaped, body)
     if not any(b'"' + kind in body for kind in kinds):
         return set()
     return {name.decode() for name in _NAMED.findall(body)}
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    character = bytes.fromhex(found[1].decode())
+    return character if character.isalnum() or character in b"_-" else found[0]
