@@ -10,7 +10,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
 
 import msgspec
@@ -118,7 +118,8 @@ class PassThrough:
             credential=credential,
         )
         left = await self._metering.enter(principal)
-        answer = _Answer(self._objects, principal.id, upstream, family, filtered=request.method == "GET" and not keeper)
+        filtered = request.method == "GET" and not keeper
+        answer = _Answer(self._objects, principal.id, upstream, family, filtered=filtered, named=named)
         if request.method == "GET" and _A_RESPONSE.fullmatch(path):
             plain = {name.lower(): value for name, value in request.headers.items()}
             exchange = Exchange(request_id, principal, plain, {}, b"{}", time.time(), RESPONSES)
@@ -194,8 +195,11 @@ class PassThrough:
 class _Answer:
     """One answer on its way back."""
 
-    def __init__(self, kept: Objects, principal: str, upstream: Upstream, family: str, *, filtered: bool) -> None:
+    def __init__(
+        self, kept: Objects, principal: str, upstream: Upstream, family: str, *, filtered: bool, named: Collection[str]
+    ) -> None:
         self._objects = kept
+        self._named = named
         self._principal = principal
         self.upstream = upstream
         self._claims = family not in _STATELESS
@@ -235,7 +239,7 @@ class _Answer:
 
     def _claim(self, held: bytes) -> None:
         made = _parsed(held).get("id")
-        if isinstance(made, str):
+        if isinstance(made, str) and made not in self._named:  # what was there before it was asked for is nobody's making
             self._objects.claim(made, self._principal, self.upstream.name)
 
     async def _mine(self, held: bytes) -> bytes:
@@ -283,9 +287,12 @@ def _model(request: Request, held: bytes, *, whole: bool) -> str:
 
 
 def _raw_path(request: Request) -> str:
-    """The path below /v1 as the client wrote it, escapes and all."""
+    """The path below /v1 as the client wrote it, escapes and all. Raises NotFound."""
     raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
-    return raw.decode("latin-1").partition("?")[0].removeprefix("/v1")
+    path = raw.decode("latin-1").partition("?")[0]
+    if not path.startswith("/v1/"):  # behind an upstream's address, an escaped slash would end neither its name nor its port
+        raise NotFound("there is no such route")
+    return path.removeprefix("/v1")
 
 
 def _broken(error: UpstreamBroken) -> ApiError:

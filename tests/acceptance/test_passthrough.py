@@ -227,6 +227,29 @@ def test_what_a_key_made_is_not_there_for_another(live: LiveProxy, upstream: Rec
     assert ask(live, mine, "DELETE", "/v1/files/file-mine0001").status_code == 200
 
 
+def test_what_was_there_before_stays_everybodys(live: LiveProxy, upstream: RecordingUpstream) -> None:
+    mine, theirs, path = live.key(), live.key(), "/v1/vector_stores/vs_of_the_account"
+    upstream.answer = lambda _: Reply(chunks=[b'{"id": "vs_of_the_account"}'])
+    for method, key in (("GET", mine), ("POST", mine), ("GET", theirs), ("POST", theirs)):
+        assert ask(live, key, method, path, json={"name": "ours"}).status_code == 200
+        flushed(live)
+
+
+def flushed(live: LiveProxy) -> None:
+    wait_for(lambda: not live.parts.background.tasks, "what is written behind requests")
+
+
+def test_an_upstream_without_a_path_is_not_left_for_another_host(data: Path, upstream: RecordingUpstream) -> None:
+    entry = {"name": "root", "kind": "openai", "base_url": upstream.url.removesuffix("/v1"), "headers": {"x-key": "s"}}
+    with RecordingUpstream() as elsewhere, LiveProxy(data, upstreams=[entry]) as live:
+        connection = http.client.HTTPConnection("127.0.0.1", live.port)
+        path = f"/v1%2f@127.0.0.1:{elsewhere.port}/v1/x"
+        connection.request("GET", path, headers={"authorization": f"Bearer {live.key()}"})
+        assert connection.getresponse().status == 404
+        connection.close()
+        assert elsewhere.requests == []
+
+
 def test_a_stored_response_is_had_again_from_where_it_lies(
     live: LiveProxy, upstream: RecordingUpstream, second: RecordingUpstream
 ) -> None:
@@ -306,7 +329,16 @@ def test_without_the_scope_nothing_passes(live: LiveProxy, upstream: RecordingUp
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/../admin", "/v1/%2e%2e/admin", "/v1/files/..%2f..%2fadmin", "/v1/files/%5c..%5cadmin", "/v1/./x"]
+    "path",
+    [
+        "/v1/../admin",
+        "/v1/%2e%2e/admin",
+        "/v1/files/..%2f..%2fadmin",
+        "/v1/files/%5c..%5cadmin",
+        "/v1/./x",
+        "/v1%2f@127.0.0.1:1/x",
+        "/%76%31/x",
+    ],
 )
 def test_no_path_climbs_out_of_the_upstreams_api(live: LiveProxy, upstream: RecordingUpstream, path: str) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", live.port)
