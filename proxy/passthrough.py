@@ -18,11 +18,11 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from memory.sql import DatabaseError
-from proxy import bodies, headers, objects
+from proxy import allowed, bodies, headers, objects
 from proxy.auth import Auth, Principal, own_key
 from proxy.bodies import ClientGone
 from proxy.config import Limits
-from proxy.errors import ApiError, Forbidden, MethodNotAllowed, NotFound, TooLarge, UpgradeRequired
+from proxy.errors import ApiError, BadRequest, MethodNotAllowed, NotFound, TooLarge, UpgradeRequired
 from proxy.hooks import Exchange
 from proxy.incoming import Incoming, form_model
 from proxy.messages import MESSAGES
@@ -101,6 +101,9 @@ class PassThrough:
         held, body = await self._read(request, principal)
         named = {*objects.told(path, *request.query_params.values()), *objects.named(held)}
         keeper = await self._objects.require(principal.id, named)
+        if principal.models is not None:
+            owned = await self._objects.require(principal.id, objects.told(path))
+            allowed.check_passed_on(principal, request, held, owned=bool(owned))
         model = _model(request, held, whole=body.ended.is_set())
         upstream = self._route(request, principal, model, keeper)
         credential = own_key(principal, request.headers, upstream)
@@ -167,8 +170,6 @@ class PassThrough:
             upstream = self._routes.of(model)
             principal.may_use(model)
             return upstream
-        if principal.models is not None and not keeper and request.method not in ("GET", "HEAD"):
-            raise Forbidden("this key may use some models only, and this request names none", code="model_not_named")
         return self._routes.named(keeper) or self._routes.first(
             "anthropic" if request.scope["path"].startswith("/v1/messages/") else "openai"
         )
@@ -239,7 +240,9 @@ class _Answer:
 
     def _claim(self, held: bytes) -> None:
         made = _parsed(held).get("id")
-        if isinstance(made, str) and made not in self._named:  # what was there before it was asked for is nobody's making
+        if (
+            isinstance(made, str) and made not in self._named
+        ):  # what was there before it was asked for is nobody's making
             self._objects.claim(made, self._principal, self.upstream.name)
 
     async def _mine(self, held: bytes) -> bytes:
@@ -277,12 +280,20 @@ def _parsed(held: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _asked(held: bytes) -> dict[str, Any]:
+    """A request's body; empty when it is no JSON object."""
+    try:
+        return bodies.parse(held)
+    except BadRequest:
+        return {}
+
+
 def _model(request: Request, held: bytes, *, whole: bool) -> str:
     """The model that a request names, in its body or its query; empty when it names none. Raises BadRequest."""
     kind = request.headers.get("content-type", "")
     if "multipart/" in kind:
         return form_model(held, kind) or request.query_params.get("model", "")
-    model = _parsed(held).get("model") if whole else None
+    model = _asked(held).get("model") if whole else None
     return model if isinstance(model, str) else request.query_params.get("model", "")
 
 
@@ -290,7 +301,9 @@ def _raw_path(request: Request) -> str:
     """The path below /v1 as the client wrote it, escapes and all. Raises NotFound."""
     raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
     path = raw.decode("latin-1").partition("?")[0]
-    if not path.startswith("/v1/"):  # behind an upstream's address, an escaped slash would end neither its name nor its port
+    if not path.startswith(
+        "/v1/"
+    ):  # behind an upstream's address, an escaped slash would end neither its name nor its port
         raise NotFound("there is no such route")
     return path.removeprefix("/v1")
 

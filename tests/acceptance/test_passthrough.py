@@ -318,6 +318,56 @@ def test_a_keys_models_hold_on_every_surface(live: LiveProxy, upstream: Recordin
     assert len(upstream.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("path", "kind", "body"),
+    [
+        ("embeddings?model=m", "application/json", b'{"model": "other", "input": "x", "seed": NaN}'),
+        ("embeddings?model=m", "application/json", b'\xef\xbb\xbf{"model": "other", "input": "x"}'),
+        ("embeddings?model=m", "application/json", '{"model": "other", "input": "x"}'.encode("utf-16")),
+        ("embeddings?model=m&model=other", "application/json", b'{"model": "m", "input": "x"}'),
+        ("embeddings?model=m", "application/json", b'{"input": "x"}'),
+        ("embeddings?model=m", "multipart/form-data; boundary=b", b'{"model": "other", "input": "x"}'),
+        ("completions?model=m", "application/x-www-form-urlencoded", b"model=other"),
+        ("embeddings", "application/json", b'{"model": "other", "input": "x", "model": "m"}'),
+        ("embeddings", "application/json", b'{"model": "m", "input": "x", "Model": "other"}'),
+        ("embeddings", "application/json", b'{"model": "m", "input": "x", "mod\\u0065l": "other"}'),
+        ("chat/completions", "application/json", b'{"model": "other", "messages": [], "model": "m"}'),
+        ("chat/completions", "application/json", b'{"model": "m", "messages": [], "MODEL": "other"}'),
+        ("chat/completions", "application/json", b'{"model": "m", "messages": [], "models": ["other"]}'),
+        ("responses", "application/json", '{"model": "m", "input": "x"}'.encode("utf-16")),
+        ("messages", "application/json", b'{"model": "m", "messages": [], "fallbacks": [{"model": "other"}]}'),
+        (
+            "messages/batches?model=m",
+            "application/json",
+            b'{"model": "m", "requests": [{"params": {"model": "other"}}]}',
+        ),
+    ],
+)
+def test_a_keys_models_hold_in_every_spelling(
+    live: LiveProxy, upstream: RecordingUpstream, second: RecordingUpstream, path: str, kind: str, body: bytes
+) -> None:
+    answer = ask(live, limited(live, "m"), "POST", f"/v1/{path}", content=body, headers={"content-type": kind})
+    assert answer.status_code in (400, 403, 404)
+    assert upstream.requests == second.requests == []
+
+
+def test_a_key_with_a_list_of_models_uses_what_it_made_but_starts_nothing_with_it(
+    live: LiveProxy, upstream: RecordingUpstream
+) -> None:
+    key = limited(live, "m")
+    upstream.answer = lambda _: Reply(chunks=[json.dumps(response("Noted.", id="resp_made_by_m")).encode()])
+    assert ask(live, key, "POST", "/v1/responses", json={"model": "m", "input": "Hi"}).status_code == 200
+    for path, body in (
+        ("/v1/batches", {"input_file_id": "resp_made_by_m"}),
+        ("/v1/messages/batches", {"requests": [], "x": "resp_made_by_m"}),
+        ("/v1/embeddings?x=resp_made_by_m", {"input": "x"}),
+        ("/v1/threads/resp_made_by_m/runs", {"assistant_id": "asst_12345678"}),
+    ):
+        assert ask(live, key, "POST", path, json=body).status_code == 403, path
+    assert ask(live, key, "POST", "/v1/responses/resp_made_by_m/cancel").status_code == 200
+    assert len(upstream.requests) == 2
+
+
 def test_without_the_scope_nothing_passes(live: LiveProxy, upstream: RecordingUpstream) -> None:
     for key, status in ((live.key("memory:read"), 403), ("sk-mem-none", 401)):
         for path in ("/v1/embeddings", "/v1/files", "/v1/responses", "/v1/messages"):

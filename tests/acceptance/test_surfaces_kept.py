@@ -131,7 +131,11 @@ def test_no_spelling_of_an_id_leads_to_anothers_response(live: LiveProxy, upstre
     named = {"authorization": f"Bearer {live.key()}"}
     asked = f'{{"model":"m","input":"Hi","previous_response_id":"{first}"}}'
     before = len(upstream.requests)
-    for body in (asked.replace("resp_", "resp\\u005f"), asked.replace('"resp_', '"\\u0072esp_'), asked.encode("utf-16")):
+    for body in (
+        asked.replace("resp_", "resp\\u005f"),
+        asked.replace('"resp_', '"\\u0072esp_'),
+        asked.encode("utf-16"),
+    ):
         answer = httpx.post(f"{live.url}/v1/responses", content=body, headers=named, timeout=30)
         assert answer.status_code == 404
     assert len(upstream.requests) == before
