@@ -125,7 +125,7 @@ class Record:
             assistant_text=redact(said),
             said_at=exchange.received_at,
             answered_at=self._clock(),
-            model=exchange.model[:200],
+            model=_storable(exchange.model[:200]),
             speaker=_storable(conversation.speaker)[:100],
             complete=answer.complete,
             request_id=exchange.id,

@@ -102,6 +102,18 @@ def test_what_is_passed_through_counts_and_a_failed_call_does_not(live: LiveProx
     assert (used(live, key)["requests"], used(live, key)["prompt"]) == (1, 100)
 
 
+def test_a_models_name_that_nothing_can_store_costs_neither_turn_nor_usage(
+    live: LiveProxy, upstream: RecordingUpstream
+) -> None:
+    upstream.answer, key = (lambda _: Reply(chunks=[completion("Noted.")])), live.key()
+    body = b'{"model": "m\\ud800\\u0000", "messages": [{"role": "user", "content": "My dog is called Rex."}]}'
+    named = {"authorization": f"Bearer {key}"}
+    assert httpx.post(f"{live.url}/v1/chat/completions", content=body, headers=named, timeout=30).status_code == 200
+    assert [item["text"] for item in live.items(key, kind="episode")] == ["My dog is called Rex."]
+    live.client(key).chat.completions.create(model="m", messages=ASKED)
+    assert used(live, key)["requests"] == 2
+
+
 def test_a_key_sees_its_own_usage_and_an_admin_all(live: LiveProxy) -> None:
     one, two, admin = live.key(), live.key(), live.key("admin")
     for key in (one, two):
