@@ -150,7 +150,7 @@ class Chat:
             "POST",
             self._surface.path,
             exchange.raw,
-            headers.to_upstream(request.scope["headers"]),
+            headers.to_upstream(request.scope["headers"], self._auth.private),
             stream=exchange.body.get("stream") is True,
             query=request.url.query,
             cube=exchange.cube,

@@ -109,7 +109,7 @@ class PassThrough:
         credential = own_key(principal, request.headers, upstream)
         if keeper or credential:  # for that upstream and no other
             upstream = self._routes.alone(upstream)
-        sent = headers.to_upstream(request.scope["headers"])
+        sent = headers.to_upstream(request.scope["headers"], self._auth.private)
         if not body.ended.is_set() and (length := request.headers.get("content-length")):
             sent.append(("content-length", length))
         call = Call(

@@ -73,3 +73,28 @@ def test_a_token_that_does_not_hold_is_refused(live: LiveProxy, issuer: str) -> 
         say(live, token, "Hello")
     assert refused.value.code == "invalid_token"
     assert token not in str(refused.value)
+
+
+def test_a_users_token_is_for_us_alone_whatever_its_header(data: Path, upstream: RecordingUpstream) -> None:
+    entry = {"name": "recording", "kind": "openai", "base_url": upstream.url}
+    user = {"secret": SECRET, "issuer": "open-webui", "header": "X-Signed-User"}
+    with LiveProxy(data, upstreams=[entry], tokens={"user": user}) as live:
+        client = live.client(live.key("chat", "act_as_user"), X_Signed_User=signed(SECRET, "ines", "open-webui"))
+        client.chat.completions.create(model="m", messages=[{"role": "user", "content": "Hello"}])
+        client.embeddings.create(model="m", input="Hello", encoding_format="float")
+    assert [received.path for received in upstream.requests] == ["/v1/chat/completions", "/v1/embeddings"]
+    assert not any("x-signed-user" in received.headers for received in upstream.requests)
+
+
+def test_a_token_that_may_act_as_its_users_proves_them_too(data: Path, upstream: RecordingUpstream) -> None:
+    entry = {"name": "recording", "kind": "openai", "base_url": upstream.url}
+    bearer = {"secret": OTHER, "issuer": "sso", "scopes": ["chat", "memory:read", "memory:write", "act_as_user"]}
+    tokens = {"bearer": bearer, "user": {"secret": SECRET, "issuer": "open-webui"}}
+    with LiveProxy(data, upstreams=[entry], tokens=tokens) as live:
+        frontend = signed(OTHER, "frontend", "sso")
+        say(live, frontend, "My dog is called Rex.", X_OpenWebUI_User_Jwt=signed(SECRET, "ines", "open-webui"))
+        jonas = signed(SECRET, "jonas", "open-webui")
+        say(live, frontend, "What is my dog called?", X_OpenWebUI_User_Jwt=jonas, X_OpenWebUI_User_Id="ines")
+        assert "Rex" not in upstream.last.prompt
+        with pytest.raises(openai.AuthenticationError):
+            say(live, frontend, "Hello", X_OpenWebUI_User_Jwt=signed(OTHER, "ines", "open-webui"))
