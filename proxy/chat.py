@@ -83,6 +83,11 @@ class Chat:
             status = 499
             if exchange is not None:
                 self._spawn(self._hooks.on_error(exchange, gone))
+        except asyncio.CancelledError:  # we are stopped before the answer has ended
+            status = 499
+            if exchange is not None:
+                self._spawn(self._hooks.on_error(exchange, ClientGone()))
+            raise
         finally:
             if exchange is not None and entered:
                 self._leave(exchange)

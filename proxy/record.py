@@ -61,7 +61,10 @@ class Record:
         self._used: dict[str, Counter[str]] = {}  # cube → memory → uses that are not written yet
 
     async def __call__(self, exchange: Exchange) -> None:
-        """Write the turn down; returns when it is durable, or when waiting longer would keep the client."""
+        """Write the turn down, once; returns when it is durable, or when waiting longer would keep the client."""
+        if "recorded" in exchange.notes:  # its client has hung up while it was written
+            return
+        exchange.notes["recorded"] = True
         scene, used = exchange.notes.get("scene"), (*exchange.notes.get("shown", ()), *exchange.notes.get("stood", ()))
         if isinstance(scene, Scene) and used and not scene.conversation.later_round:
             self._count(scene.cube, used)
