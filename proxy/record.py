@@ -139,7 +139,8 @@ class Record:
         for attempt, pause in enumerate((*_RETRIES_S, None), 1):
             try:
                 scene: Scene = exchange.notes["scene"]
-                await self._turns.record(*turn, owner=exchange.principal.id, make=scene.home)
+                owner = exchange.principal.id
+                await self._turns.record(*turn, owner=owner, make=scene.home, waited=attempt > 1)
                 break
             except CubeRefused as refused:  # revoked, archived or erased while the model was answering
                 log.warning("turn of %s was not recorded: its cube is %s", exchange.id, refused.reason)
