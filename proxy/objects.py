@@ -6,6 +6,7 @@ What nobody made through us belongs to the account, so to everybody.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -30,6 +31,7 @@ KINDS = tuple(
 _NAMED = re.compile(rb'"((?:%b)[-_][A-Za-z0-9_-]{6,190})"' % b"|".join(KINDS))
 _ESCAPED = re.compile(rb"\\u00([2-7][0-9A-Fa-f])")  # a character of an id, told by its number
 _AT_ONCE = 500  # ids per query
+_RETRIES_S = (0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +90,16 @@ class Objects:
             if (await connection.execute(known)).first() is None:
                 await connection.execute(sa.insert(db.objects).values(values))
 
-        try:
-            await self._database.write(work)
-        except DatabaseError as error:
-            log.error("whose an object at upstream %s is was not written down: %s", kept.upstream, error)
-        finally:
-            self._held.pop(name, None)
+        for pause in (*_RETRIES_S, None):  # until it is written, it is known here alone
+            try:
+                await self._database.write(work)
+                break
+            except DatabaseError as error:
+                if pause is None:
+                    log.error("whose an object at upstream %s is was not written down: %s", kept.upstream, error)
+                    return
+                await asyncio.sleep(pause)
+        self._held.pop(name, None)
 
 
 def told(*texts: str) -> set[str]:
