@@ -182,6 +182,18 @@ def test_a_clients_own_upstream_key_takes_the_place_of_the_configured_one(
     assert "clients-own" not in caplog.text
 
 
+@pytest.mark.parametrize("told", ["Bearer clients-own", "bearer clients-own", "BEARER  clients-own", "clients-own"])
+def test_a_clients_own_key_is_told_as_the_upstream_wants_it(data: Path, upstream: RecordingUpstream, told: str) -> None:
+    entry = {"name": "claude", "kind": "anthropic", "base_url": upstream.url, "api_key": "operators"}
+    body = {"model": "m", "max_tokens": 9, "messages": ASKED}
+    with LiveProxy(data, upstreams=[entry]) as live:
+        key = live.key("chat", "upstream_key")
+        named = {"authorization": f"Bearer {key}", "x-upstream-authorization": told}
+        assert httpx.post(f"{live.url}/v1/messages", json=body, headers=named, timeout=30).status_code == 200
+    assert upstream.last.headers["x-api-key"] == "clients-own"
+    assert "authorization" not in upstream.last.headers
+
+
 def test_without_the_scope_an_own_upstream_key_is_refused(live: LiveProxy, upstream: RecordingUpstream) -> None:
     client = live.client(live.key("chat"), X_Upstream_Authorization="Bearer clients-own")
     with pytest.raises(openai.PermissionDeniedError):
