@@ -87,7 +87,7 @@ class Auth:
         """`bearers`: whose tokens stand in place of a key; `users`: whose tokens name an end user within a key."""
         self._bearers = bearers
         self._users = users
-        self.private = frozenset({users.config.header.lower()} if users is not None else ())  # headers for us alone
+        self.private = frozenset({users.config.header} if users is not None else ())  # headers for us alone
         self._keys = keys
         self._clock = clock
         self._trust_s = trust_s

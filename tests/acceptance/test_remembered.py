@@ -177,6 +177,19 @@ def test_a_key_with_act_as_user_keeps_its_users_apart(live: LiveProxy, upstream:
     assert "zqbob" not in upstream.last.prompt
 
 
+def test_headers_are_found_however_the_configuration_spells_them(data: Path, upstream: RecordingUpstream) -> None:
+    entry = {"name": "recording", "kind": "openai", "base_url": upstream.url}
+    reading = {"user_headers": ["X-My-User"], "session_headers": ["X-My-Chat"]}
+    with LiveProxy(data, upstreams=[entry], sessions=reading) as live:
+        key = live.key("chat", "memory:read", "memory:write", "act_as_user")
+        for user in ("ines", "jonas"):
+            client = live.client(key, X_My_User=user, X_My_Chat="local:1" if user == "jonas" else "1")
+            client.chat.completions.create(model="m", messages=ask(f"My dog belongs to {user}."))
+            assert client.get("/memory/items", cast_to=object)["data"] == [] or user == "ines"  # type: ignore[index]
+        live.client(key, X_My_User="jonas").chat.completions.create(model="m", messages=ask("Whose dog is it?"))
+    assert "ines" not in upstream.last.prompt
+
+
 def test_blocks_of_earlier_turns_stay_where_they_stood(live: LiveProxy, upstream: RecordingUpstream) -> None:
     client = live.client(live.key())
     client.chat.completions.create(model="m", messages=ask("My boat is called Marigold."))
