@@ -65,10 +65,13 @@ def test_what_comes_from_the_cache_costs_its_own_price() -> None:
     [
         b'{"data": [1, 2], "usage": {"prompt_tokens": 7, "total_tokens": 7}}',
         b'data: {"choices": [], "usage": null}\n\ndata: {"usage": {"prompt_tokens": 7}}\n\ndata: [DONE]\n\n',
+        b'{"model": "m", "usage": {"prompt_tokens": 7}, "data": ['
+        + b"0.123, " * 4000
+        + b"1]}",  # llama.cpp's embeddings
     ],
 )
 @pytest.mark.parametrize("size", [1, 5, 1000])
-def test_the_end_of_what_is_passed_through_tells_its_usage(body: bytes, size: int) -> None:
+def test_the_ends_of_what_is_passed_through_tell_its_usage(body: bytes, size: int) -> None:
     tail = Tail()
     for at in range(0, len(body), size):
         tail.feed(body[at : at + size])
