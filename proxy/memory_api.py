@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -27,7 +28,7 @@ from memory.words import whole
 from proxy import bodies
 from proxy.activating import Activation
 from proxy.auth import Auth, Principal, enter
-from proxy.blocks import Blocks
+from proxy.blocks import Blocks, erase
 from proxy.config import Sessions
 from proxy.errors import BadRequest, NotFound
 from scheduler.triggers import MEMORY_ERASED, MEMORY_WRITTEN, Triggers
@@ -139,10 +140,10 @@ class MemoryApi:
         _, cube = await self._who(request, scope)
         wanted = request.path_params["id"]
         if request.method == "DELETE":
-            erased = await self._memories.forget(cube, wanted)
+            erased = await self._memories.forget(cube, wanted, beside=partial(erase, cube=cube))
             if erased is None:
                 raise NotFound(f"there is no memory {wanted[:64]!r}")
-            await self._blocks.forget(cube, erased)
+            self._blocks.drop(cube, erased)
             await self._states.forget(cube)
             adapters = await self._withdrawn(cube)
             await self._triggers.fire(MEMORY_ERASED, cube)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -65,6 +66,22 @@ def test_a_turn_that_had_to_wait_is_not_written_after_an_erasure(live: LiveProxy
     assert (erased, live.items(key)) == ([202], [])
     client.chat.completions.create(**ask("My spade is blue."))
     assert [item["text"] for item in live.items(key)] == ["My spade is blue."]
+
+
+def test_a_memory_is_erased_with_the_blocks_that_show_it_or_not_at_all(live: LiveProxy, data: Path) -> None:
+    key = live.key()
+    client = live.client(key)
+    client.chat.completions.create(**ask("My ladder is three metres long."))
+    client.chat.completions.create(**ask("How long is my ladder?"))
+    wait_for(lambda: not live.parts.background.tasks, "the blocks to be kept")
+    (told,) = (item["id"] for item in live.items(key) if "three" in item["text"])
+    with contextlib.closing(sqlite3.connect(data / "memrelay.sqlite", isolation_level=None)) as other:
+        other.execute("ALTER TABLE links RENAME TO gone_links")
+        assert live.api(key, "DELETE", f"/v1/memory/items/{told}")[0] == 503
+        assert live.api(key, "GET", f"/v1/memory/items/{told}")[0] == 200
+        other.execute("ALTER TABLE gone_links RENAME TO links")
+        assert live.api(key, "DELETE", f"/v1/memory/items/{told}")[0] == 200
+        assert other.execute("SELECT count(*) FROM blocks WHERE recall LIKE '%three metres%'").fetchone() == (0,)
 
 
 def test_a_missing_database_degrades_and_a_known_key_still_works(
