@@ -116,6 +116,9 @@ class Cubes:
     async def change(self, cube: str, values: dict[str, Any]) -> Cube | None:
         """Set some of name, quota, ttl_s, status and archived_at. None: no such cube."""
         here = (sql.cubes.c.id == cube, sql.cubes.c.status != ERASED)
+        if not values:
+            found = await self.get(cube)
+            return found if found is not None and found.status != ERASED else None
 
         async def work(connection: AsyncConnection) -> Cube | None:
             changed = sa.update(sql.cubes).where(*here).values(**values).returning(sql.cubes)

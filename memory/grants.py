@@ -31,7 +31,7 @@ class Level(StrEnum):
 
 
 class CubeRefused(Exception):
-    """A cube that may not be written: `reason` is unknown, archived or not granted."""
+    """A cube that may not be written: `reason` is unknown, archived, erased or not granted."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the cube cannot be used: {reason}")

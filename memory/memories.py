@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,6 +35,9 @@ _EMPTY: dict[str, Any] = (
     | dict.fromkeys(("event_time", "event_end", "attributes", "supersedes"))
     | {"pinned": 0}
 )
+
+
+Beside = Callable[[AsyncConnection, Sequence[str]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -494,11 +497,18 @@ class Memories:
             rows = (await connection.execute(query)).all()
         return [Change(r.version, r.at, r.action, r.before) for r in rows]
 
-    async def forget(self, cube: str, memory: str) -> list[str] | None:
+    async def forget(self, cube: str, memory: str, *, beside: Beside | None = None) -> list[str] | None:
         """Erase a memory and where it stands: the turns it came from, and what was learned from such a turn alone when
-        the erased memory is the turn itself. Returns the ids of all erased memories; None: no such memory."""
+        the erased memory is the turn itself. `beside` erases in the same transaction what others keep of these memories. Returns
+        the ids of all erased memories; None: no such memory."""
 
         async def work(connection: AsyncConnection) -> list[str] | None:
+            done = await erase(connection)
+            if done and beside is not None:
+                await beside(connection, done)
+            return done
+
+        async def erase(connection: AsyncConnection) -> list[str] | None:
             table, lineage, turns = sql.memories, sql.lineage, sql.turns
             here = (table.c.cube == cube, table.c.id == memory, table.c.status != Status.DELETED.value)
             found = await select(connection, *here)

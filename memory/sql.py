@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from memory.sqlite import Sqlite
+from memory.sqlite import RolledBack, Sqlite
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -355,6 +355,8 @@ class Database:
         try:
             async with connection.begin_nested():
                 return await waiting.work(connection), None
+        except RolledBack:  # what the others of the group have written is gone with it
+            raise
         except Exception as error:  # one writer's fault must not take the group's other writes with it
             return None, error
 

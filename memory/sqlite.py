@@ -26,6 +26,10 @@ _REST_S = 0.2  # at most
 _LOOK_S = 0.0005  # between two attempts to begin to write
 
 
+class RolledBack(sa.exc.SQLAlchemyError):
+    """SQLite has given up a whole transaction, not only the statement that failed: the disk is full, say."""
+
+
 class Connection:
     """As much of SQLAlchemy's AsyncConnection as statements of ours need. `threads`: where they run, None: right here."""
 
@@ -57,7 +61,7 @@ class Connection:
         return await asyncio.get_running_loop().run_in_executor(self._threads, _whole, ask)
 
     def begin_nested(self) -> AbstractAsyncContextManager[None]:
-        """As AsyncConnection.begin_nested."""
+        """As AsyncConnection.begin_nested. Raises RolledBack when nothing is left to go back to."""
         return self._nested()
 
     @asynccontextmanager
@@ -67,12 +71,21 @@ class Connection:
         await self._tell(f"SAVEPOINT {name}")
         try:
             yield
-        except BaseException:
+        except BaseException as error:
+            if not self._stands():
+                raise RolledBack(str(getattr(error, "orig", error))) from error
             await self._tell(f"ROLLBACK TO {name}")
+            await self._tell(f"RELEASE {name}")
             raise
+        else:
+            await self._tell(f"RELEASE {name}")
         finally:
             self._nesting -= 1
-            await self._tell(f"RELEASE {name}")
+
+    def _stands(self) -> bool:
+        """Whether the transaction is still there."""
+        raw = self._inner.connection.dbapi_connection
+        return raw is not None and bool(raw.in_transaction)
 
 
 class Sqlite:

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from memory import sql
 from memory.cube import ensure, next_rev
+from memory.grants import CubeRefused
 from memory.memories import add, archive, save, select
 from memory.prepared import made_once
 from memory.progress import unsay
@@ -76,11 +77,14 @@ class TurnLog:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def record(self, turn: Turn, place: Place, owner: str, *, make: bool = True) -> Memory:
+    async def record(self, turn: Turn, place: Place, owner: str, *, make: bool = True, waited: bool = False) -> Memory:
         """Write the turn and its episode for a principal who may; returns the episode. Durable when it returns. Makes the
-        cube when it is new, unless `make` is false. Raises DatabaseError, CubeRefused."""
+        cube when it is new, unless `make` is false. `waited`: it could not be written at once, so the cube may have been erased
+        since. Raises DatabaseError, CubeRefused."""
 
         async def work(connection: AsyncConnection) -> Memory:
+            if waited and await _erased_since(connection, turn):
+                raise CubeRefused("erased")
             await ensure(connection, turn.cube, owner, "", turn.said_at, make=make)
             known = await _known(connection, turn, place)
             kept = known or replace(turn, id=str(uuid.uuid4()))
@@ -195,6 +199,13 @@ def episode(turn: Turn) -> Memory:
         sources=(Source(turn.id, turn.session, "user"),),
         trust=Trust.USER,
     )
+
+
+async def _erased_since(connection: AsyncConnection, turn: Turn) -> bool:
+    """Whether all of the cube was erased after the turn had ended."""
+    table = sql.receipts
+    query = sa.select(table.c.id).where(table.c.cube == turn.cube, table.c.asked_at >= turn.answered_at).limit(1)
+    return (await connection.execute(query)).first() is not None
 
 
 async def _known(connection: AsyncConnection, turn: Turn, place: Place) -> Turn | None:

@@ -15,7 +15,8 @@ NAMESPACE = uuid.UUID("5b1d0f7e-4c1c-5a7e-9d2b-6d656d72656c")
 
 def stable_id(*parts: str) -> str:
     """A uuid5 over `parts`: the same parts give the same id, so a write that is repeated stays one row."""
-    return str(uuid.uuid5(NAMESPACE, "\x1f".join(parts)))
+    joined = "\x1f".join(parts).encode("utf-8", "backslashreplace")  # a client may cut a character in two
+    return str(uuid.uuid5(NAMESPACE, joined.decode()))
 
 
 class Kind(StrEnum):

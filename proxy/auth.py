@@ -87,6 +87,7 @@ class Auth:
         """`bearers`: whose tokens stand in place of a key; `users`: whose tokens name an end user within a key."""
         self._bearers = bearers
         self._users = users
+        self.private = frozenset({users.config.header} if users is not None else ())  # headers for us alone
         self._keys = keys
         self._clock = clock
         self._trust_s = trust_s
@@ -98,7 +99,7 @@ class Auth:
         if not secret:
             raise Unauthorized("no API key: send it as `Authorization: Bearer sk-mem-…`")
         if self._bearers is not None and not secret.startswith(PREFIX) and secret.count(".") == 2:
-            return self._signed(self._bearers, secret)
+            return self._with_user(self._signed(self._bearers, secret), headers)
         if not well_formed(secret):
             raise Unauthorized("incorrect API key: not a memrelay key (they begin with sk-mem-)")
         key = await self._find(digest(secret))

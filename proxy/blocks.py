@@ -177,9 +177,9 @@ class Blocks:
         for key in [key for key in self._links if key[0] == cube]:
             del self._links[key]
 
-    async def forget(self, cube: str, memories: Sequence[str]) -> None:
-        """Erase every kept block that shows one of these memories, and the questions of turns that are not over: nobody knows
-        which memories were made of them."""
+    def drop(self, cube: str, memories: Sequence[str]) -> None:
+        """Do not write what is held of blocks that show one of these memories, nor the questions of turns that are not over: nobody
+        knows which memories were made of them."""
         gone = set(memories)
         for key in [key for key, block in self._recent.items() if key[0] == cube and gone & set(block.memories)]:
             del self._recent[key]
@@ -188,19 +188,23 @@ class Blocks:
         for key in [key for key, link in self._links.items() if key[0] == cube and link.asked]:
             del self._links[key]
 
-        async def work(connection: AsyncConnection) -> None:
-            await connection.execute(sa.delete(db.links).where(db.links.c.cube == cube, db.links.c.asked != ""))
-            quotes = db.blocks.c.recall.contains(_QUOTES)
-            await connection.execute(sa.delete(db.blocks).where(db.blocks.c.cube == cube, quotes))
-            for table, name in ((db.blocks, "anchor"), (db.sessions, "session")):
-                rows = (
-                    await connection.execute(sa.select(table.c[name], table.c.memories).where(table.c.cube == cube))
-                ).all()
-                for row in rows:
-                    if gone & set(row.memories):
-                        await connection.execute(sa.delete(table).where(table.c.cube == cube, table.c[name] == row[0]))
+    async def forget(self, cube: str, memories: Sequence[str]) -> None:
+        """Erase what is kept of these memories, as `drop` and `erase` do."""
+        self.drop(cube, memories)
+        await self._database.write(lambda connection: erase(connection, memories, cube=cube))
 
-        await self._database.write(work)
+
+async def erase(connection: AsyncConnection, memories: Sequence[str], *, cube: str) -> None:
+    """Erase every kept block that shows one of these memories, and the questions of turns that are not over."""
+    gone = set(memories)
+    await connection.execute(sa.delete(db.links).where(db.links.c.cube == cube, db.links.c.asked != ""))
+    quotes = db.blocks.c.recall.contains(_QUOTES)
+    await connection.execute(sa.delete(db.blocks).where(db.blocks.c.cube == cube, quotes))
+    for table, name in ((db.blocks, "anchor"), (db.sessions, "session")):
+        rows = (await connection.execute(sa.select(table.c[name], table.c.memories).where(table.c.cube == cube))).all()
+        for row in rows:
+            if gone & set(row.memories):
+                await connection.execute(sa.delete(table).where(table.c.cube == cube, table.c[name] == row[0]))
 
 
 async def newest(database: Database, cube: str) -> tuple[Begun, float] | None:

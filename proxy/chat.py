@@ -17,7 +17,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from proxy import bodies, headers, objects
+from proxy import allowed, bodies, headers, objects
 from proxy.auth import Auth, Principal, own_key
 from proxy.blocks import Spawn
 from proxy.bodies import ClientGone
@@ -83,6 +83,11 @@ class Chat:
             status = 499
             if exchange is not None:
                 self._spawn(self._hooks.on_error(exchange, gone))
+        except asyncio.CancelledError:  # we are stopped before the answer has ended
+            status = 499
+            if exchange is not None:
+                self._spawn(self._hooks.on_error(exchange, ClientGone()))
+            raise
         finally:
             if exchange is not None and entered:
                 self._leave(exchange)
@@ -107,7 +112,7 @@ class Chat:
         body = bodies.parse(raw)
         names = objects.named(raw, self._surface.kinds)
         keeper = await self._objects.require(principal.id, names) if names else ""
-        upstream = self._upstream(principal, body, keeper)
+        upstream = self._upstream(principal, raw, body, keeper)
         credential = own_key(principal, request.headers, upstream)
         if names or credential or self._surface.goes_on(body):  # for that upstream and no other
             upstream = self._routes.alone(upstream)
@@ -116,7 +121,7 @@ class Chat:
         exchange = Exchange(request_id, principal, plain, body, raw, self._clock(), self._surface)
         return exchange, upstream
 
-    def _upstream(self, principal: Principal, body: dict[str, Any], keeper: str) -> Upstream:
+    def _upstream(self, principal: Principal, raw: bytes, body: dict[str, Any], keeper: str) -> Upstream:
         """Where the request goes. A response need not name a model (a stored prompt may, or what stands before it): then
         to where that lies, else to the first upstream of kind openai; for a key that may use every model."""
         if body.get("model") is None and principal.models is None and self._surface is RESPONSES:
@@ -124,6 +129,7 @@ class Chat:
                 return self._routes.named(keeper) or self._routes.first()
         upstream = self._routes.of(body.get("model"))
         principal.may_use(body["model"])
+        allowed.check(principal, raw, body)
         return upstream
 
     async def _answer(self, exchange: Exchange, upstream: Upstream, request: Request, send: Send) -> None:
@@ -149,7 +155,7 @@ class Chat:
             "POST",
             self._surface.path,
             exchange.raw,
-            headers.to_upstream(request.scope["headers"]),
+            headers.to_upstream(request.scope["headers"], self._auth.private),
             stream=exchange.body.get("stream") is True,
             query=request.url.query,
             cube=exchange.cube,

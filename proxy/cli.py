@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import asdict
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -339,14 +340,14 @@ def memories_show(session: Session, memory_id: str, cube: str | None) -> None:
 @click.option("--cube", help="Which cube; needed when there are several.")
 def memories_forget(session: Session, memory_id: str, cube: str | None) -> None:
     """Erase a memory and the turns it came from."""
+    from proxy.blocks import erase
     from scheduler.triggers import MEMORY_ERASED
 
     async def run(parts: Any) -> Any:
         where = await _cube(parts, cube)
-        erased = await parts.memories.forget(where, memory_id)
+        erased = await parts.memories.forget(where, memory_id, beside=partial(erase, cube=where))
         if erased is None:
             return None
-        await parts.blocks.forget(where, erased)
         await parts.states.forget(where)
         adapters = await parts.lifecycle.withdraw(where)
         await parts.triggers.fire(MEMORY_ERASED, where)

@@ -295,7 +295,19 @@ def load(path: str | None, *, data: str | None = None, environment: Mapping[str,
         raise ConfigError(str(error)) from error
     if not config.upstreams:
         config = msgspec.structs.replace(config, upstreams=(UpstreamConfig(name="local", kind="llama"),))
-    return _checked(config)
+    return _checked(_lowered(config))
+
+
+def _lowered(config: Config) -> Config:
+    """With the names of headers as requests have them."""
+    reading, tokens = config.sessions, config.tokens
+    named = {name: tuple(map(str.lower, getattr(reading, name))) for name in ("session_headers", "user_headers")}
+    user = msgspec.structs.replace(tokens.user, header=tokens.user.header.lower())
+    return msgspec.structs.replace(
+        config,
+        sessions=msgspec.structs.replace(reading, **named),
+        tokens=msgspec.structs.replace(tokens, user=user),
+    )
 
 
 def _checked(config: Config) -> Config:

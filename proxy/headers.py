@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 # one hop only (RFC 9110 §7.6.1), or made anew by whoever sends the next message
 _HOP = frozenset(
@@ -21,10 +21,10 @@ _NOT_CLIENT = _HOP | {"content-length", "date", "server", "set-cookie"}
 OWN_KEY = "x-upstream-authorization"  # a client's own credential for the upstream
 
 
-def to_upstream(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
-    """A client's headers without our credentials, our own switches and hop-by-hop ones."""
+def to_upstream(headers: Iterable[tuple[bytes, bytes]], private: Collection[str] = ()) -> list[tuple[str, str]]:
+    """A client's headers without our credentials, our own switches, hop-by-hop ones, and those that are `private` to us."""
     plain = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers]
-    dropped = _NOT_UPSTREAM | _named(value for name, value in plain if name == "connection")
+    dropped = _NOT_UPSTREAM.union(private, _named(value for name, value in plain if name == "connection"))
     return [(name, value) for name, value in plain if name not in dropped and not name.startswith("x-memory")]
 
 

@@ -67,12 +67,15 @@ class Limiter:
         quota = self.of(own)
         if quota == _NONE:
             return {}
-        meter, now = self._meter(key), self._clock()
-        meter.roll(now)
-        left = self._check_minute(meter, quota, now)
+        meter = self._meter(key)
+        left = self._check_minute(meter, quota, self._clock())
+        await self._check_budgets(key, meter, quota, self._clock(), left)
         if quota.concurrent and not await _place(meter, quota.concurrent):
             raise _refused(f"more than {quota.concurrent} requests at a time", 1, left)
-        await self._check_budgets(key, meter, quota, now, left)
+        now = self._clock()
+        left = self._check_minute(
+            meter, quota, now
+        )  # others were let in while this one waited; from here on nothing waits
         meter.requests.append(now)
         meter.under_way += 1
         if quota.requests_per_minute:
@@ -90,6 +93,7 @@ class Limiter:
 
     def _check_minute(self, meter: _Meter, quota: Quota, now: float) -> dict[str, str]:
         left: dict[str, str] = {}
+        meter.roll(now)
         if quota.requests_per_minute:
             free = quota.requests_per_minute - len(meter.requests)
             reset = meter.requests[0] + _MINUTE_S - now if meter.requests else 0.0

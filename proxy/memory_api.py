@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -19,12 +21,14 @@ from memory.grants import Grants
 from memory.memories import Memories
 from memory.redact import redact
 from memory.retrieve import Question, Retriever
+from memory.transfer.cleaning import redacted
+from memory.transfer.format import DEEPEST
 from memory.types import Hit, Kind, Memory, Status, Trust
 from memory.words import whole
 from proxy import bodies
 from proxy.activating import Activation
 from proxy.auth import Auth, Principal, enter
-from proxy.blocks import Blocks
+from proxy.blocks import Blocks, erase
 from proxy.config import Sessions
 from proxy.errors import BadRequest, NotFound
 from scheduler.triggers import MEMORY_ERASED, MEMORY_WRITTEN, Triggers
@@ -136,10 +140,10 @@ class MemoryApi:
         _, cube = await self._who(request, scope)
         wanted = request.path_params["id"]
         if request.method == "DELETE":
-            erased = await self._memories.forget(cube, wanted)
+            erased = await self._memories.forget(cube, wanted, beside=partial(erase, cube=cube))
             if erased is None:
                 raise NotFound(f"there is no memory {wanted[:64]!r}")
-            await self._blocks.forget(cube, erased)
+            self._blocks.drop(cube, erased)
             await self._states.forget(cube)
             adapters = await self._withdrawn(cube)
             await self._triggers.fire(MEMORY_ERASED, cube)
@@ -261,6 +265,9 @@ def _fields(body: dict[str, Any]) -> dict[str, Any]:
             if not all(isinstance(entry, str) for entry in out[name]):
                 raise BadRequest(f"{name} must be a list of texts", param=name, code="invalid_type")
             out[name] = tuple(whole(entry) for entry in out[name])
+    if "attributes" in out:
+        _keepable(out["attributes"])
+        out["attributes"] = redacted(out["attributes"])
     if "kind" in out:
         out["kind"] = _kind(out["kind"])
     if "text" in out:
@@ -270,6 +277,14 @@ def _fields(body: dict[str, Any]) -> dict[str, Any]:
     if "text" in out and not out["text"].strip():
         raise BadRequest("text must not be empty", param="text")
     return out
+
+
+def _keepable(value: Any, levels: int = DEEPEST + 1) -> None:
+    """Raises BadRequest for what is nested too deep, and for numbers that JSON does not have."""
+    if levels == 0 or (isinstance(value, float) and not math.isfinite(value)):
+        raise BadRequest("attributes are nested too deep, or hold a number that is none", param="attributes")
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _keepable(inner, levels - 1)
 
 
 def _with_standing(old: Memory, now: float, given: dict[str, Any]) -> dict[str, Any]:
@@ -305,7 +320,7 @@ def _status(name: str) -> Status:
 def _number(value: Any, name: str, low: int, high: int) -> int:
     try:
         number = int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise BadRequest(f"{name} must be a number", param=name, code="invalid_type") from None
     if not low <= number <= high:
         raise BadRequest(f"{name} must lie between {low} and {high}", param=name)
@@ -319,8 +334,8 @@ def _cursor_of(memory: Memory) -> str:
 def _cursor(text: str) -> tuple[float, str]:
     try:
         at, memory = json.loads(base64.urlsafe_b64decode(text.encode()))
-        return float(at), str(memory)
-    except (ValueError, TypeError):
+        return float(at), whole(str(memory))
+    except (ValueError, TypeError, OverflowError):
         raise BadRequest("after must be the `next` of an earlier answer", param="after") from None
 
 

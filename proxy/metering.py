@@ -1,5 +1,5 @@
 """Every request of a key: let in under its limits, and when it is over, what it used is counted. What an answer of a chat says of
-its usage is read by who heard it; of what is passed through, the end is looked into.
+its usage is read by who heard it; of what is passed through, the two ends are looked into.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from proxy.limits import Limiter
 from proxy.metrics import Metrics
 from proxy.usage import Prices, Tokens, Usage, Used, read
 
-_TAIL = 8192  # bytes of an answer's end in which its usage is looked for
+_TAIL = 8192  # bytes of an answer's end, and of its beginning, in which its usage is looked for
 
 
 class Metering:
@@ -58,20 +58,26 @@ class Metering:
 
 
 class Tail:
-    """The end of an answer that is passed through, and the usage that stands there."""
+    """The end of an answer that is passed through, or its beginning, and the usage that stands there."""
 
     def __init__(self) -> None:
-        self._end = b""
+        self._begin = self._end = b""
 
     def feed(self, chunk: bytes) -> None:
         """Listen to one chunk."""
+        if len(self._begin) < _TAIL:
+            self._begin += chunk[: _TAIL - len(self._begin)]
         self._end = (self._end + chunk[-_TAIL:])[-_TAIL:]
 
     def usage(self) -> Any:
-        """The last usage object in it; None when there is none."""
-        at = self._end.rfind(b'"usage"')
-        _, _, rest = self._end[at:].partition(b":") if at >= 0 else (b"", b"", b"")
-        try:
-            return json.JSONDecoder().raw_decode(rest.decode("utf-8", "replace").lstrip())[0]
-        except ValueError:
-            return None
+        """The last usage object in it, or in its beginning (llama.cpp's embeddings); None when there is none."""
+        return _told(self._end) or _told(self._begin)
+
+
+def _told(part: bytes) -> Any:
+    at = part.rfind(b'"usage"')
+    _, _, rest = part[at:].partition(b":") if at >= 0 else (b"", b"", b"")
+    try:
+        return json.JSONDecoder().raw_decode(rest.decode("utf-8", "replace").lstrip())[0]
+    except ValueError:
+        return None

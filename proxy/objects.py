@@ -6,6 +6,8 @@ What nobody made through us belongs to the account, so to everybody.
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 import re
 import time
@@ -27,7 +29,9 @@ KINDS = tuple(
     b"resp conv file vs batch asst thread run ft ftjob cntr container upload chatcmpl msgbatch skill video prompt pmpt".split()
 )
 _NAMED = re.compile(rb'"((?:%b)[-_][A-Za-z0-9_-]{6,190})"' % b"|".join(KINDS))
+_ESCAPED = re.compile(rb"\\u00([2-7][0-9A-Fa-f])")  # a character of an id, told by its number
 _AT_ONCE = 500  # ids per query
+_RETRIES_S = (0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +90,16 @@ class Objects:
             if (await connection.execute(known)).first() is None:
                 await connection.execute(sa.insert(db.objects).values(values))
 
-        try:
-            await self._database.write(work)
-        except DatabaseError as error:
-            log.error("whose an object at upstream %s is was not written down: %s", kept.upstream, error)
-        finally:
-            self._held.pop(name, None)
+        for pause in (*_RETRIES_S, None):  # until it is written, it is known here alone
+            try:
+                await self._database.write(work)
+                break
+            except DatabaseError as error:
+                if pause is None:
+                    log.error("whose an object at upstream %s is was not written down: %s", kept.upstream, error)
+                    return
+                await asyncio.sleep(pause)
+        self._held.pop(name, None)
 
 
 def told(*texts: str) -> set[str]:
@@ -100,7 +108,16 @@ def told(*texts: str) -> set[str]:
 
 
 def named(body: bytes, kinds: Sequence[bytes] = KINDS) -> set[str]:
-    """The ids of kept objects that a body names; `kinds` are those that it can name."""
+    """The ids of kept objects that a body names, however it spells them; `kinds` are those that it can name."""
+    if (encoding := json.detect_encoding(body)) not in ("utf-8", "utf-8-sig"):
+        body = body.decode(encoding, "replace").encode("utf-8", "replace")
+    if b"\\u00" in body:
+        body = _ESCAPED.sub(_unescaped, body)
     if not any(b'"' + kind in body for kind in kinds):
         return set()
     return {name.decode() for name in _NAMED.findall(body)}
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    character = bytes.fromhex(found[1].decode())
+    return character if character.isalnum() or character in b"_-" else found[0]

@@ -10,7 +10,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
 
 import msgspec
@@ -18,11 +18,11 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from memory.sql import DatabaseError
-from proxy import bodies, headers, objects
+from proxy import allowed, bodies, headers, objects
 from proxy.auth import Auth, Principal, own_key
 from proxy.bodies import ClientGone
 from proxy.config import Limits
-from proxy.errors import ApiError, Forbidden, MethodNotAllowed, NotFound, TooLarge, UpgradeRequired
+from proxy.errors import ApiError, BadRequest, MethodNotAllowed, NotFound, TooLarge, UpgradeRequired
 from proxy.hooks import Exchange
 from proxy.incoming import Incoming, form_model
 from proxy.messages import MESSAGES
@@ -101,12 +101,15 @@ class PassThrough:
         held, body = await self._read(request, principal)
         named = {*objects.told(path, *request.query_params.values()), *objects.named(held)}
         keeper = await self._objects.require(principal.id, named)
+        if principal.models is not None:
+            owned = await self._objects.require(principal.id, objects.told(path))
+            allowed.check_passed_on(principal, request, held, owned=bool(owned))
         model = _model(request, held, whole=body.ended.is_set())
         upstream = self._route(request, principal, model, keeper)
         credential = own_key(principal, request.headers, upstream)
         if keeper or credential:  # for that upstream and no other
             upstream = self._routes.alone(upstream)
-        sent = headers.to_upstream(request.scope["headers"])
+        sent = headers.to_upstream(request.scope["headers"], self._auth.private)
         if not body.ended.is_set() and (length := request.headers.get("content-length")):
             sent.append(("content-length", length))
         call = Call(
@@ -118,7 +121,8 @@ class PassThrough:
             credential=credential,
         )
         left = await self._metering.enter(principal)
-        answer = _Answer(self._objects, principal.id, upstream, family, filtered=request.method == "GET" and not keeper)
+        filtered = request.method == "GET" and not keeper
+        answer = _Answer(self._objects, principal.id, upstream, family, filtered=filtered, named=named)
         if request.method == "GET" and _A_RESPONSE.fullmatch(path):
             plain = {name.lower(): value for name, value in request.headers.items()}
             exchange = Exchange(request_id, principal, plain, {}, b"{}", time.time(), RESPONSES)
@@ -166,8 +170,6 @@ class PassThrough:
             upstream = self._routes.of(model)
             principal.may_use(model)
             return upstream
-        if principal.models is not None and not keeper and request.method not in ("GET", "HEAD"):
-            raise Forbidden("this key may use some models only, and this request names none", code="model_not_named")
         return self._routes.named(keeper) or self._routes.first(
             "anthropic" if request.scope["path"].startswith("/v1/messages/") else "openai"
         )
@@ -194,8 +196,11 @@ class PassThrough:
 class _Answer:
     """One answer on its way back."""
 
-    def __init__(self, kept: Objects, principal: str, upstream: Upstream, family: str, *, filtered: bool) -> None:
+    def __init__(
+        self, kept: Objects, principal: str, upstream: Upstream, family: str, *, filtered: bool, named: Collection[str]
+    ) -> None:
         self._objects = kept
+        self._named = named
         self._principal = principal
         self.upstream = upstream
         self._claims = family not in _STATELESS
@@ -235,7 +240,9 @@ class _Answer:
 
     def _claim(self, held: bytes) -> None:
         made = _parsed(held).get("id")
-        if isinstance(made, str):
+        if (
+            isinstance(made, str) and made not in self._named
+        ):  # what was there before it was asked for is nobody's making
             self._objects.claim(made, self._principal, self.upstream.name)
 
     async def _mine(self, held: bytes) -> bytes:
@@ -273,19 +280,32 @@ def _parsed(held: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _asked(held: bytes) -> dict[str, Any]:
+    """A request's body; empty when it is no JSON object."""
+    try:
+        return bodies.parse(held)
+    except BadRequest:
+        return {}
+
+
 def _model(request: Request, held: bytes, *, whole: bool) -> str:
     """The model that a request names, in its body or its query; empty when it names none. Raises BadRequest."""
     kind = request.headers.get("content-type", "")
     if "multipart/" in kind:
         return form_model(held, kind) or request.query_params.get("model", "")
-    model = _parsed(held).get("model") if whole else None
+    model = _asked(held).get("model") if whole else None
     return model if isinstance(model, str) else request.query_params.get("model", "")
 
 
 def _raw_path(request: Request) -> str:
-    """The path below /v1 as the client wrote it, escapes and all."""
+    """The path below /v1 as the client wrote it, escapes and all. Raises NotFound."""
     raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
-    return raw.decode("latin-1").partition("?")[0].removeprefix("/v1")
+    path = raw.decode("latin-1").partition("?")[0]
+    if not path.startswith(
+        "/v1/"
+    ):  # behind an upstream's address, an escaped slash would end neither its name nor its port
+        raise NotFound("there is no such route")
+    return path.removeprefix("/v1")
 
 
 def _broken(error: UpstreamBroken) -> ApiError:

@@ -62,7 +62,10 @@ class Record:
         self._used: dict[str, Counter[str]] = {}  # cube → memory → uses that are not written yet
 
     async def __call__(self, exchange: Exchange) -> None:
-        """Write the turn down; returns when it is durable, or when waiting longer would keep the client."""
+        """Write the turn down, once; returns when it is durable, or when waiting longer would keep the client."""
+        if "recorded" in exchange.notes:  # its client has hung up while it was written
+            return
+        exchange.notes["recorded"] = True
         scene, used = exchange.notes.get("scene"), (*exchange.notes.get("shown", ()), *exchange.notes.get("stood", ()))
         if isinstance(scene, Scene) and used and not scene.conversation.later_round:
             self._count(scene.cube, used)
@@ -126,7 +129,7 @@ class Record:
             assistant_text=redact(said),
             said_at=exchange.received_at,
             answered_at=self._clock(),
-            model=exchange.model[:200],
+            model=_storable(exchange.model[:200]),
             speaker=_storable(conversation.speaker)[:100],
             complete=answer.complete,
             request_id=exchange.id,
@@ -137,7 +140,8 @@ class Record:
         for attempt, pause in enumerate((*_RETRIES_S, None), 1):
             try:
                 scene: Scene = exchange.notes["scene"]
-                await self._turns.record(*turn, owner=exchange.principal.id, make=scene.home)
+                owner = exchange.principal.id
+                await self._turns.record(*turn, owner=owner, make=scene.home, waited=attempt > 1)
                 break
             except CubeRefused as refused:  # revoked, archived or erased while the model was answering
                 log.warning("turn of %s was not recorded: its cube is %s", exchange.id, refused.reason)

@@ -33,6 +33,7 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None
         leaving.cancel()
         if not working.done():  # we are cancelled ourselves
             working.cancel()
+            await asyncio.wait({working})
 
 
 async def _gone(receive: Receive) -> None:

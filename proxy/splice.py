@@ -106,6 +106,14 @@ def without(body: bytes, field: str, places: Collection[int]) -> bytes:
     return body[: start + 1] + b",".join(kept) + body[_end(body, start) - 1 :]
 
 
+def names(body: bytes) -> list[str]:
+    """The names of the fields of the outermost object, each as often as it stands there. Raises CannotSplice."""
+    at = _skip(body, 0)
+    if body[at : at + 1] != b"{":
+        raise CannotSplice("the body is not an object")
+    return [json.loads(name) for name, _ in _fields(body, at)]
+
+
 def _apart(edits: Sequence[Edit], shape: Shape) -> tuple[list[Edit], list[Edit]]:
     """One edit for each message, and the others, which wait for it; a Lead moves every place, so it waits for all."""
     now: dict[int, Edit] = {}
@@ -242,20 +250,25 @@ def _value_of(body: bytes, key: str, start: int | None = None) -> int | None:
     """Where the value of `key` starts in the object at `start` (none: the outermost); of several equal keys the last one,
     which is the one that parsers take."""
     at = _skip(body, 0) if start is None else start
+    plain, found = b'"' + key.encode() + b'"', None
+    for name, value in _fields(body, at):
+        if name == plain or (b"\\" in name and json.loads(name) == key):
+            found = value
+    return found
+
+
+def _fields(body: bytes, at: int) -> Iterator[tuple[bytes, int]]:
+    """Each field of the object at `at`: its name, as it is written, and where its value starts. None where there is no object."""
     if body[at : at + 1] != b"{":
-        return None
-    found = None
+        return
     at = _skip(body, at + 1)
     while body[at : at + 1] == b'"':
         end = _end(body, at)
-        name = body[at:end]
         value = _skip(body, _skip(body, end) + 1)
-        if name == b'"' + key.encode() + b'"' or (b"\\" in name and json.loads(name) == key):
-            found = value
+        yield body[at:end], value
         at = _skip(body, _end(body, value))
         if body[at : at + 1] == b",":
             at = _skip(body, at + 1)
-    return found
 
 
 def _elements(body: bytes, array: int) -> Iterator[tuple[int, int]]:

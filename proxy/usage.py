@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from memory.sql import Database, DatabaseError
+from memory.words import whole
 from proxy import db
 from proxy.config import Price, UpstreamConfig
 
@@ -119,7 +120,7 @@ class Usage:
 
     def add(self, key: str, upstream: str, model: str, used: Used) -> None:
         """Count; costs no statement here."""
-        place = (key, day(self._clock()), upstream, model[:200])
+        place = (key, day(self._clock()), upstream, whole(model[:200]))
         self._waiting[place] = self._waiting.get(place, Used()).plus(used)
 
     def pending(self, key: str, since: str) -> Used:
@@ -152,8 +153,8 @@ class Usage:
 
         try:
             await self._database.write(work)
-        except (DatabaseError, sa.exc.IntegrityError) as error:  # or another proxy has just made the same row
-            log.warning("usage of %d keys and models waits: %s", len(rows), type(error).__name__)
+        except DatabaseError as error:  # it cannot be reached, or another proxy has just made the same row
+            log.warning("usage of %d keys and models waits: %s", len(rows), error)
             for place, used in self._writing.items():
                 self._waiting[place] = self._waiting.get(place, Used()).plus(used)
         finally:

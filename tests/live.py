@@ -174,6 +174,11 @@ class LiveProxy(Front):
         self._thread.join(30)
         assert not self._thread.is_alive(), "the proxy did not stop"
 
+    def stop_after(self, seconds: float) -> None:
+        """How long what is under way may take once the proxy is told to stop."""
+        assert self._server is not None
+        self._server.config.timeout_graceful_shutdown = seconds  # type: ignore[assignment]  # any number will do
+
     @property
     def parts(self) -> Parts:
         parts: Parts = self._app.state.parts

@@ -139,9 +139,10 @@ class WireUpstream:
         """The header that carries a client's own credential, in place of the configured one."""
         if not credential:
             return {}
+        scheme, _, key = credential.partition(" ")
         if self.kind == "anthropic":
-            return {"x-api-key": credential.removeprefix("Bearer ").strip()}
-        return {"authorization": credential if " " in credential else f"Bearer {credential}"}
+            return {"x-api-key": key.strip() if scheme.lower() == "bearer" else credential}
+        return {"authorization": credential if key else f"Bearer {credential}"}
 
     async def _request(
         self, method: str, url: URL, body: bytes | AsyncIterator[bytes], headers: list[tuple[str, str]]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,44 @@ def test_a_locked_database_costs_the_turn_a_delay_and_the_chat_nothing(live: Liv
         other.execute("ROLLBACK")
     other.close()
     wait_for(lambda: len(live.items(key)) == 2, "the turn that had to wait")
+
+
+def test_a_turn_that_had_to_wait_is_not_written_after_an_erasure(live: LiveProxy, data: Path) -> None:
+    key = live.key()
+    client = live.client(key)
+    client.chat.completions.create(**ask("My ladder is three metres long."))
+    erased: list[int] = []
+    erasing = threading.Thread(target=lambda: erased.append(live.api(key, "DELETE", "/v1/memory")[0]))
+    other = sqlite3.connect(data / "memrelay.sqlite", isolation_level=None)
+    try:
+        other.execute("BEGIN EXCLUSIVE")
+        client.chat.completions.create(**ask("My rake is red."))
+        erasing.start()
+        time.sleep(5)  # the turn's first attempt has been given up by now, and the erasure is next
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+    erasing.join()
+    wait_for(lambda: not live.parts.background.tasks, "the turn that had to wait")
+    assert (erased, live.items(key)) == ([202], [])
+    client.chat.completions.create(**ask("My spade is blue."))
+    assert [item["text"] for item in live.items(key)] == ["My spade is blue."]
+
+
+def test_a_memory_is_erased_with_the_blocks_that_show_it_or_not_at_all(live: LiveProxy, data: Path) -> None:
+    key = live.key()
+    client = live.client(key)
+    client.chat.completions.create(**ask("My ladder is three metres long."))
+    client.chat.completions.create(**ask("How long is my ladder?"))
+    wait_for(lambda: not live.parts.background.tasks, "the blocks to be kept")
+    (told,) = (item["id"] for item in live.items(key) if "three" in item["text"])
+    with contextlib.closing(sqlite3.connect(data / "memrelay.sqlite", isolation_level=None)) as other:
+        other.execute("ALTER TABLE links RENAME TO gone_links")
+        assert live.api(key, "DELETE", f"/v1/memory/items/{told}")[0] == 503
+        assert live.api(key, "GET", f"/v1/memory/items/{told}")[0] == 200
+        other.execute("ALTER TABLE gone_links RENAME TO links")
+        assert live.api(key, "DELETE", f"/v1/memory/items/{told}")[0] == 200
+        assert other.execute("SELECT count(*) FROM blocks WHERE recall LIKE '%three metres%'").fetchone() == (0,)
 
 
 def test_a_missing_database_degrades_and_a_known_key_still_works(

@@ -227,6 +227,29 @@ def test_what_a_key_made_is_not_there_for_another(live: LiveProxy, upstream: Rec
     assert ask(live, mine, "DELETE", "/v1/files/file-mine0001").status_code == 200
 
 
+def test_what_was_there_before_stays_everybodys(live: LiveProxy, upstream: RecordingUpstream) -> None:
+    mine, theirs, path = live.key(), live.key(), "/v1/vector_stores/vs_of_the_account"
+    upstream.answer = lambda _: Reply(chunks=[b'{"id": "vs_of_the_account"}'])
+    for method, key in (("GET", mine), ("POST", mine), ("GET", theirs), ("POST", theirs)):
+        assert ask(live, key, method, path, json={"name": "ours"}).status_code == 200
+        flushed(live)
+
+
+def flushed(live: LiveProxy) -> None:
+    wait_for(lambda: not live.parts.background.tasks, "what is written behind requests")
+
+
+def test_an_upstream_without_a_path_is_not_left_for_another_host(data: Path, upstream: RecordingUpstream) -> None:
+    entry = {"name": "root", "kind": "openai", "base_url": upstream.url.removesuffix("/v1"), "headers": {"x-key": "s"}}
+    with RecordingUpstream() as elsewhere, LiveProxy(data, upstreams=[entry]) as live:
+        connection = http.client.HTTPConnection("127.0.0.1", live.port)
+        path = f"/v1%2f@127.0.0.1:{elsewhere.port}/v1/x"
+        connection.request("GET", path, headers={"authorization": f"Bearer {live.key()}"})
+        assert connection.getresponse().status == 404
+        connection.close()
+        assert elsewhere.requests == []
+
+
 def test_a_stored_response_is_had_again_from_where_it_lies(
     live: LiveProxy, upstream: RecordingUpstream, second: RecordingUpstream
 ) -> None:
@@ -295,6 +318,56 @@ def test_a_keys_models_hold_on_every_surface(live: LiveProxy, upstream: Recordin
     assert len(upstream.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("path", "kind", "body"),
+    [
+        ("embeddings?model=m", "application/json", b'{"model": "other", "input": "x", "seed": NaN}'),
+        ("embeddings?model=m", "application/json", b'\xef\xbb\xbf{"model": "other", "input": "x"}'),
+        ("embeddings?model=m", "application/json", '{"model": "other", "input": "x"}'.encode("utf-16")),
+        ("embeddings?model=m&model=other", "application/json", b'{"model": "m", "input": "x"}'),
+        ("embeddings?model=m", "application/json", b'{"input": "x"}'),
+        ("embeddings?model=m", "multipart/form-data; boundary=b", b'{"model": "other", "input": "x"}'),
+        ("completions?model=m", "application/x-www-form-urlencoded", b"model=other"),
+        ("embeddings", "application/json", b'{"model": "other", "input": "x", "model": "m"}'),
+        ("embeddings", "application/json", b'{"model": "m", "input": "x", "Model": "other"}'),
+        ("embeddings", "application/json", b'{"model": "m", "input": "x", "mod\\u0065l": "other"}'),
+        ("chat/completions", "application/json", b'{"model": "other", "messages": [], "model": "m"}'),
+        ("chat/completions", "application/json", b'{"model": "m", "messages": [], "MODEL": "other"}'),
+        ("chat/completions", "application/json", b'{"model": "m", "messages": [], "models": ["other"]}'),
+        ("responses", "application/json", '{"model": "m", "input": "x"}'.encode("utf-16")),
+        ("messages", "application/json", b'{"model": "m", "messages": [], "fallbacks": [{"model": "other"}]}'),
+        (
+            "messages/batches?model=m",
+            "application/json",
+            b'{"model": "m", "requests": [{"params": {"model": "other"}}]}',
+        ),
+    ],
+)
+def test_a_keys_models_hold_in_every_spelling(
+    live: LiveProxy, upstream: RecordingUpstream, second: RecordingUpstream, path: str, kind: str, body: bytes
+) -> None:
+    answer = ask(live, limited(live, "m"), "POST", f"/v1/{path}", content=body, headers={"content-type": kind})
+    assert answer.status_code in (400, 403, 404)
+    assert upstream.requests == second.requests == []
+
+
+def test_a_key_with_a_list_of_models_uses_what_it_made_but_starts_nothing_with_it(
+    live: LiveProxy, upstream: RecordingUpstream
+) -> None:
+    key = limited(live, "m")
+    upstream.answer = lambda _: Reply(chunks=[json.dumps(response("Noted.", id="resp_made_by_m")).encode()])
+    assert ask(live, key, "POST", "/v1/responses", json={"model": "m", "input": "Hi"}).status_code == 200
+    for path, body in (
+        ("/v1/batches", {"input_file_id": "resp_made_by_m"}),
+        ("/v1/messages/batches", {"requests": [], "x": "resp_made_by_m"}),
+        ("/v1/embeddings?x=resp_made_by_m", {"input": "x"}),
+        ("/v1/threads/resp_made_by_m/runs", {"assistant_id": "asst_12345678"}),
+    ):
+        assert ask(live, key, "POST", path, json=body).status_code == 403, path
+    assert ask(live, key, "POST", "/v1/responses/resp_made_by_m/cancel").status_code == 200
+    assert len(upstream.requests) == 2
+
+
 def test_without_the_scope_nothing_passes(live: LiveProxy, upstream: RecordingUpstream) -> None:
     for key, status in ((live.key("memory:read"), 403), ("sk-mem-none", 401)):
         for path in ("/v1/embeddings", "/v1/files", "/v1/responses", "/v1/messages"):
@@ -306,7 +379,16 @@ def test_without_the_scope_nothing_passes(live: LiveProxy, upstream: RecordingUp
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/../admin", "/v1/%2e%2e/admin", "/v1/files/..%2f..%2fadmin", "/v1/files/%5c..%5cadmin", "/v1/./x"]
+    "path",
+    [
+        "/v1/../admin",
+        "/v1/%2e%2e/admin",
+        "/v1/files/..%2f..%2fadmin",
+        "/v1/files/%5c..%5cadmin",
+        "/v1/./x",
+        "/v1%2f@127.0.0.1:1/x",
+        "/%76%31/x",
+    ],
 )
 def test_no_path_climbs_out_of_the_upstreams_api(live: LiveProxy, upstream: RecordingUpstream, path: str) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", live.port)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import re
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ import httpx
 import pytest
 
 from proxy import fence
-from tests.fakes import Received, RecordingUpstream, Reply
+from tests.fakes import Received, RecordingUpstream, Reply, events
 from tests.live import LiveProxy, wait_for
 
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
@@ -175,6 +177,19 @@ def test_a_key_with_act_as_user_keeps_its_users_apart(live: LiveProxy, upstream:
     assert "zqbob" not in upstream.last.prompt
 
 
+def test_headers_are_found_however_the_configuration_spells_them(data: Path, upstream: RecordingUpstream) -> None:
+    entry = {"name": "recording", "kind": "openai", "base_url": upstream.url}
+    reading = {"user_headers": ["X-My-User"], "session_headers": ["X-My-Chat"]}
+    with LiveProxy(data, upstreams=[entry], sessions=reading) as live:
+        key = live.key("chat", "memory:read", "memory:write", "act_as_user")
+        for user in ("ines", "jonas"):
+            client = live.client(key, X_My_User=user, X_My_Chat="local:1" if user == "jonas" else "1")
+            client.chat.completions.create(model="m", messages=ask(f"My dog belongs to {user}."))
+            assert client.get("/memory/items", cast_to=object)["data"] == [] or user == "ines"  # type: ignore[index]
+        live.client(key, X_My_User="jonas").chat.completions.create(model="m", messages=ask("Whose dog is it?"))
+    assert "ines" not in upstream.last.prompt
+
+
 def test_blocks_of_earlier_turns_stay_where_they_stood(live: LiveProxy, upstream: RecordingUpstream) -> None:
     client = live.client(live.key())
     client.chat.completions.create(model="m", messages=ask("My boat is called Marigold."))
@@ -329,6 +344,40 @@ def test_a_hang_up_in_the_middle_is_remembered_as_far_as_it_came(live: LiveProxy
     (item,) = wait_for(lambda: live.items(key), "the broken-off turn")
     assert item["text"] == "I bought a zqvan."
     assert item["answer"].startswith("Nice van.")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_hang_up_while_the_turn_is_written_writes_it_once(live: LiveProxy, stream: bool) -> None:
+    key = live.key()
+    live.client(key).chat.completions.create(model="m", messages=ask("My dog is called Rex."))
+    with contextlib.closing(sqlite3.connect(live.config.folder / "memrelay.sqlite", isolation_level=None)) as other:
+        wait_for(lambda: not live.parts.background.tasks, "the first turn's work")
+        other.execute("BEGIN IMMEDIATE")
+        body = {"model": "m", "messages": ask("What is my dog called?"), "stream": stream}
+        named = {"authorization": f"Bearer {key}"}
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{live.url}/v1/chat/completions", json=body, headers=named, timeout=1)
+        time.sleep(0.2)
+        other.execute("ROLLBACK")
+        wait_for(lambda: not live.parts.background.tasks, "the second turn's work")
+        assert other.execute("SELECT count(*) FROM history").fetchone() == (0,)
+        assert other.execute("SELECT max(uses) FROM memories").fetchone() == (1,)
+
+
+def test_what_was_said_until_we_are_stopped_is_remembered(data: Path, upstream: RecordingUpstream) -> None:
+    pieces = events("One two three four five six seven eight nine ten.")
+    upstream.answer = lambda _: Reply(content_type="text/event-stream", chunks=pieces, pause_s=0.2)
+    entry = {"name": "recording", "kind": "openai", "base_url": upstream.url}
+    body = {"model": "m", "messages": ask("Count to ten."), "stream": True}
+    with contextlib.ExitStack() as client, LiveProxy(data, upstreams=[entry]) as live:
+        live.stop_after(0.2)
+        named = {"authorization": f"Bearer {live.key()}"}
+        answer = client.enter_context(httpx.stream("POST", f"{live.url}/v1/chat/completions", json=body, headers=named))
+        heard = answer.iter_raw()  # held on to: without it the client hangs up
+        assert any(b"two" in chunk for chunk in heard)
+    with contextlib.closing(sqlite3.connect(data / "memrelay.sqlite")) as database:
+        ((asked, complete),) = database.execute("SELECT user_text, complete FROM turns").fetchall()
+    assert (asked, complete) == ("Count to ten.", 0)
 
 
 def test_the_response_says_what_memory_did(live: LiveProxy) -> None:

@@ -126,6 +126,21 @@ def test_nobody_goes_on_from_anothers_response(live: LiveProxy, upstream: Record
     create(live, mine, "What is it called?", previous_response_id=first)
 
 
+def test_no_spelling_of_an_id_leads_to_anothers_response(live: LiveProxy, upstream: RecordingUpstream) -> None:
+    first = live.client(live.key()).responses.create(model="m", input="Hello").id
+    named = {"authorization": f"Bearer {live.key()}"}
+    asked = f'{{"model":"m","input":"Hi","previous_response_id":"{first}"}}'
+    before = len(upstream.requests)
+    for body in (
+        asked.replace("resp_", "resp\\u005f"),
+        asked.replace('"resp_', '"\\u0072esp_'),
+        asked.encode("utf-16"),
+    ):
+        answer = httpx.post(f"{live.url}/v1/responses", content=body, headers=named, timeout=30)
+        assert answer.status_code == 404
+    assert len(upstream.requests) == before
+
+
 def test_asking_again_from_the_same_answer_is_the_same_turn(live: LiveProxy) -> None:
     key = live.key()
     first = create(live, key, "My otter is called Ludo.")

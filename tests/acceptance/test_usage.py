@@ -102,6 +102,18 @@ def test_what_is_passed_through_counts_and_a_failed_call_does_not(live: LiveProx
     assert (used(live, key)["requests"], used(live, key)["prompt"]) == (1, 100)
 
 
+def test_a_models_name_that_nothing_can_store_costs_neither_turn_nor_usage(
+    live: LiveProxy, upstream: RecordingUpstream
+) -> None:
+    upstream.answer, key = (lambda _: Reply(chunks=[completion("Noted.")])), live.key()
+    body = b'{"model": "m\\ud800\\u0000", "messages": [{"role": "user", "content": "My dog is called Rex."}]}'
+    named = {"authorization": f"Bearer {key}"}
+    assert httpx.post(f"{live.url}/v1/chat/completions", content=body, headers=named, timeout=30).status_code == 200
+    assert [item["text"] for item in live.items(key, kind="episode")] == ["My dog is called Rex."]
+    live.client(key).chat.completions.create(model="m", messages=ASKED)
+    assert used(live, key)["requests"] == 2
+
+
 def test_a_key_sees_its_own_usage_and_an_admin_all(live: LiveProxy) -> None:
     one, two, admin = live.key(), live.key(), live.key("admin")
     for key in (one, two):
@@ -168,6 +180,18 @@ def test_a_clients_own_upstream_key_takes_the_place_of_the_configured_one(
     live.client(key).chat.completions.create(model="m", messages=ASKED)
     assert upstream.last.headers["authorization"] == "Bearer operators"
     assert "clients-own" not in caplog.text
+
+
+@pytest.mark.parametrize("told", ["Bearer clients-own", "bearer clients-own", "BEARER  clients-own", "clients-own"])
+def test_a_clients_own_key_is_told_as_the_upstream_wants_it(data: Path, upstream: RecordingUpstream, told: str) -> None:
+    entry = {"name": "claude", "kind": "anthropic", "base_url": upstream.url, "api_key": "operators"}
+    body = {"model": "m", "max_tokens": 9, "messages": ASKED}
+    with LiveProxy(data, upstreams=[entry]) as live:
+        key = live.key("chat", "upstream_key")
+        named = {"authorization": f"Bearer {key}", "x-upstream-authorization": told}
+        assert httpx.post(f"{live.url}/v1/messages", json=body, headers=named, timeout=30).status_code == 200
+    assert upstream.last.headers["x-api-key"] == "clients-own"
+    assert "authorization" not in upstream.last.headers
 
 
 def test_without_the_scope_an_own_upstream_key_is_refused(live: LiveProxy, upstream: RecordingUpstream) -> None:

@@ -50,6 +50,21 @@ async def test_a_failing_write_leaves_the_others_of_its_group(database: Database
     assert await cubes(database) == {"a", "b"}
 
 
+async def test_no_write_is_acknowledged_that_went_with_the_whole_transaction(database: Database) -> None:
+    async def fills(connection: AsyncConnection) -> None:
+        pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
+        await connection.exec_driver_sql(f"PRAGMA max_page_count={pages + 20}")
+        await connection.exec_driver_sql("PRAGMA cache_size=5")
+        await ensure(connection, "large", "owner", "x" * 10_000_000, NOW)
+
+    writes = [adds("a"), fills, adds("b")]
+    outcomes = await asyncio.gather(*map(database.write, writes), return_exceptions=True)
+    assert [str(outcome) for outcome in outcomes] == ["disk full"] * 3
+    assert await cubes(database) == set()
+    await database.write(adds("c"))
+    assert await cubes(database) == {"c"}
+
+
 async def test_a_failing_lone_write_leaves_nothing(database: Database) -> None:
     with pytest.raises(LookupError):
         await database.write(fails(LookupError("mine")))

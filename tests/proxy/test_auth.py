@@ -6,7 +6,7 @@ import pytest
 
 from memory.sql import DatabaseError
 from proxy import keys
-from proxy.auth import Auth
+from proxy.auth import Auth, home_cube
 from proxy.errors import Unauthorized, Unavailable
 from proxy.keys import Key, Keys
 
@@ -82,3 +82,8 @@ async def test_a_key_that_was_seen_to_be_gone_is_not_trusted_again() -> None:
     table.down = True
     with pytest.raises(Unavailable):
         await auth.principal({"x-api-key": SECRET})
+
+
+def test_users_whose_names_were_cut_in_two_are_kept_apart() -> None:
+    names = ["ines \ud83d", "ines \udc00", "ines ?", "ines"]
+    assert len({home_cube("principal", name) for name in names}) == 4

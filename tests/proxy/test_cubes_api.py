@@ -44,6 +44,7 @@ def test_a_cubes_manifest(live: LiveProxy, key: str) -> None:
     assert (found["revision"], found["embedder"]) == (1, None)
     assert found["bytes"] > 0
     changed = live.api(key, "PATCH", path, {"name": "Play", "quota": None})[1]
+    assert live.api(key, "PATCH", path, {})[1]["name"] == "Play"
     assert (changed["name"], changed["quota"], changed["ttl_s"]) == ("Play", None, 3600)
 
 

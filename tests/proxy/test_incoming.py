@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from proxy.bodies import ClientGone
 from proxy.errors import BadRequest, TooLarge
-from proxy.incoming import Incoming, form_model
+from proxy.incoming import Incoming, form_model, sole_model
 from tests.linear import assert_linear
 
 KIND = 'multipart/form-data; boundary="b-1"'
@@ -55,6 +56,61 @@ def test_the_cost_of_a_form_grows_with_its_length_only() -> None:
 
     assert_linear(look, "\r\n--b-1\r\ncontent-disposition: form-data; name=x\r\n\r\ny" * 40_000)
     assert_linear(look, "content-disposition:; name=mode;" * 100_000)
+
+    def read(text: str) -> None:
+        with contextlib.suppress(BadRequest):
+            sole_model(text.encode(), KIND)
+
+    assert_linear(read, "--b-1" + "\r\ncontent-type: x" * 100_000 + "\r\n\r\n\r\n--b-1--")
+    assert_linear(read, "--b-1\r\ncontent-disposition: form-data; name=" + "x" * 1_000_000 + "\r\n\r\n\r\n--b-1--")
+
+
+END = b"--b-1--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("held", "model"),
+    [
+        (MODEL + FILE + END, "whisper-1"),
+        (FILE + END, ""),
+        (part("CONTENT-DISPOSITION: form-data;name=model", "m") + FILE + END, "m"),
+        (
+            part('content-type: text/plain\r\ncontent-disposition: form-data; name="model"\r\ncontent-length: 1', "m")
+            + END,
+            "m",
+        ),
+        (
+            part("content-disposition: form-data; name=f; filename=\"ü\"; filename*=utf-8''%C3%BC", "m") + MODEL + END,
+            "whisper-1",
+        ),
+    ],
+)
+def test_a_plain_form_is_read(held: bytes, model: str) -> None:
+    assert sole_model(held, KIND) == model
+
+
+@pytest.mark.parametrize(
+    ("held", "kind"),
+    [
+        (MODEL + FILE, KIND),  # without its end
+        (MODEL + END + MODEL, KIND),
+        (MODEL + part('content-disposition: form-data; name="MODEL"', "m") + END, KIND),
+        (MODEL + part('content-disposition: form-data; name = "model"', "m") + END, KIND),
+        (MODEL + part("content-disposition: form-data; name*=utf-8''model", "m") + END, KIND),
+        (MODEL + part('content-disposition: form-data; name="x"; name="model"', "m") + END, KIND),
+        (MODEL + part('content-disposition: form-data;\r\n name="model"', "m") + END, KIND),
+        (MODEL + part('content-disposition: form-data; name="x\\"; name="model"', "m") + END, KIND),
+        (part('content-transfer-encoding: base64\r\ncontent-disposition: form-data; name="model"', "bQ==") + END, KIND),
+        (b"\r\n" + MODEL + END, KIND),
+        (MODEL + END, KIND + "; boundary=c"),
+        (MODEL + END, "multipart/form-data; xboundary=c; boundary=b-1"),
+        (MODEL + END, "multipart/form-data"),
+        (b'{"model": "m"}', KIND),
+    ],
+)
+def test_a_form_that_can_be_read_otherwise_is_refused(held: bytes, kind: str) -> None:
+    with pytest.raises(BadRequest):
+        sole_model(held, kind)
 
 
 class Socket:

@@ -58,6 +58,18 @@ def test_an_items_life(live: LiveProxy, key: str) -> None:
     assert live.search(key, "dog") == live.items(key) == []
 
 
+def test_attributes_are_kept_as_they_can_be_shown(live: LiveProxy, key: str) -> None:
+    given = {"cut \ud83d": ["in \ud83d two", {"x": "key sk-abcdefghijklmnopqrstuvwxyz0123456789abcdef"}]}
+    made = add(live, key, "My dog is Rex.", attributes=given)
+    (item,) = live.items(key)
+    assert (item["id"], list(item["attributes"])) == (made, ["cut ?"])
+    assert item["attributes"]["cut ?"][0] == "in ? two"
+    assert "abcdefgh" not in json.dumps(item["attributes"])
+    assert live.search(key, "dog")[0]["id"] == made
+    broken = base64.urlsafe_b64encode(b'[1, "\\ud83d"]').decode()
+    assert live.api(key, "GET", f"/v1/memory/items?after={broken}")[0] == 200
+
+
 def test_pages_show_every_item_once(live: LiveProxy, key: str) -> None:
     made = {add(live, key, f"fact number {n}") for n in range(7)}
     seen: list[str] = []
@@ -99,6 +111,9 @@ def test_lists_can_be_narrowed(live: LiveProxy, key: str) -> None:
         ("POST", "items", {"text": "a", "pinned": "yes"}, "pinned"),
         ("POST", "items", {"text": "a", "importance": True}, "importance"),
         ("POST", "items", {"text": "a", "tags": [7]}, "tags"),
+        ("POST", "items", {"text": "a", "attributes": {"a": [float("nan")]}}, "attributes"),
+        ("POST", "items", {"text": "a", "attributes": json.loads('{"a":' * 40 + "1" + "}" * 40)}, "attributes"),
+        ("POST", "search", {"query": "a", "limit": float("inf")}, "limit"),
         ("PATCH", "items/x", {"text": ""}, "text"),
         ("POST", "search", {}, "query"),
         ("POST", "search", {"query": ["a"]}, "query"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -64,10 +65,13 @@ def test_what_comes_from_the_cache_costs_its_own_price() -> None:
     [
         b'{"data": [1, 2], "usage": {"prompt_tokens": 7, "total_tokens": 7}}',
         b'data: {"choices": [], "usage": null}\n\ndata: {"usage": {"prompt_tokens": 7}}\n\ndata: [DONE]\n\n',
+        b'{"model": "m", "usage": {"prompt_tokens": 7}, "data": ['
+        + b"0.123, " * 4000
+        + b"1]}",  # llama.cpp's embeddings
     ],
 )
 @pytest.mark.parametrize("size", [1, 5, 1000])
-def test_the_end_of_what_is_passed_through_tells_its_usage(body: bytes, size: int) -> None:
+def test_the_ends_of_what_is_passed_through_tell_its_usage(body: bytes, size: int) -> None:
     tail = Tail()
     for at in range(0, len(body), size):
         tail.feed(body[at : at + size])
@@ -148,6 +152,38 @@ async def test_requests_at_a_time(limiter: Callable[..., tuple[Limiter, Usage, C
         await limits.enter("k", None)
     limits.leave("k", None, 0)
     await limits.enter("k", None)
+
+
+async def test_who_waited_for_a_place_is_counted_with_those_who_were_let_in_meanwhile(
+    limiter: Callable[..., tuple[Limiter, Usage, Clock]],
+) -> None:
+    limits, _, _ = limiter(requests_per_minute=2, concurrent=1)
+
+    async def ask() -> str:
+        try:
+            left = await limits.enter("k", None)
+        except RateLimited as refused:
+            return str(refused.code)
+        await asyncio.sleep(0)
+        limits.leave("k", None, 0)
+        return left["x-ratelimit-remaining-requests"]
+
+    assert sorted(await asyncio.gather(*(ask() for _ in range(4)))) == ["0", "1", *["rate_limit_exceeded"] * 2]
+
+
+async def test_places_are_counted_behind_a_slow_look_at_the_budget(
+    limiter: Callable[..., tuple[Limiter, Usage, Clock]],
+) -> None:
+    limits, usage, _ = limiter(concurrent=1, tokens_per_day=100)
+    look = usage.since
+
+    async def slowly(key: str, first: str) -> Used:
+        await asyncio.sleep(0.01)
+        return await look(key, first)
+
+    usage.since = slowly  # type: ignore[method-assign]
+    outcomes = await asyncio.gather(*(limits.enter("k", None) for _ in range(3)), return_exceptions=True)
+    assert sum(isinstance(outcome, RateLimited) for outcome in outcomes) == 2
 
 
 async def test_a_budget_ends_at_midnight_and_is_kept_by_all_proxies_together(
