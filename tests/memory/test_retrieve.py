@@ -174,6 +174,7 @@ async def test_what_the_index_takes_over_during_a_question_is_still_found(
 
     store.meanwhile = meanwhile
     assert await mind.ask("dog", proxy) == ["My dog is called Rex."]
+    await proxy.loaded()
 
 
 async def test_what_the_index_takes_over_after_it_was_searched_is_still_found(mind: Mind, data: Path) -> None:
