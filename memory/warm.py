@@ -91,7 +91,7 @@ class _Warm:
     made: float = field(default_factory=time.monotonic)
     due: float = 0.0  # when pieces without vectors are looked at, on the wall clock
     bare: frozenset[str] = frozenset()  # digests of what is fresh and has no vectors
-    lent: set[str] = field(default_factory=set)  # pieces that go by a question's vectors
+    lent: dict[str, str] = field(default_factory=dict)  # pieces that go by a question's vectors → their memories
     asked: float = field(default_factory=time.monotonic)
 
     @property
@@ -337,17 +337,19 @@ class Warm:
             # the index has caught up: let go of what it holds
             warm.view, warm.base, warm.known = View.of([], warm.embedder.dimensions), info.indexed_rev, info.indexed_rev
             warm.changed.clear()
+            warm.lent.clear()
         if warm.known < info.rev:
             changed = await self._memories.since(info.id, warm.known)
             if changed:
                 gone = {memory.id for memory in changed}
                 new = _with_known(_pieces(changed), warm.view.of_memories(gone))
-                warm.lent -= {piece for piece in warm.lent if piece.rpartition(":")[0] in gone} - {p.id for p in new}
+                still = {piece.id for piece in new}
+                warm.lent = {one: memory for one, memory in warm.lent.items() if memory not in gone or one in still}
                 fresh = await self._embedded(info.id, warm.embedder, self._lend(info.id, warm, new))
                 await self._change(warm, gone, fresh)
                 warm.changed |= gone
                 warm.known = max(memory.rev for memory in changed)
-                warm.due = 0.0
+                self._look(info, warm, min(warm.due, self._next(warm, time.time(), patient=True)))
         if warm.due <= time.time():
             await self._fill(info, warm)
 
@@ -376,22 +378,25 @@ class Warm:
             done = {piece.id: piece for piece in made if piece.vector is not None}
             touched = {piece.memory for piece in done.values()}
             if touched:
-                kept = [
-                    done.get(piece.id, piece)
-                    for i, piece in enumerate(warm.view.pieces)
-                    if warm.view.alive[i] and piece.memory in touched
-                ]
+                kept = [done.get(piece.id, piece) for piece in warm.view.of_memories(touched)]
                 await self._change(warm, touched, kept)
-                warm.lent -= done.keys()
+                warm.lent = {one: memory for one, memory in warm.lent.items() if one not in done}
+        self._look(info, warm, self._next(warm, now, patient=patient))
+
+    def _next(self, warm: _Warm, now: float, *, patient: bool) -> float:
+        """When vectors are looked for next, on the wall clock."""
         missing = self._missing(warm)
-        left = [piece for piece in missing if piece.side == "user" and piece.id not in warm.lent and self._fresh_s]
-        warm.bare = frozenset(digest(piece.text.partition(": ")[2]) for piece in left)
         if any(not self._is_fresh(piece, now) for piece in missing):
-            warm.due = now + LOOK_S if patient else now  # the rest with the next question
-        else:
-            first = min((piece.time for piece in missing), default=math.inf)
-            warm.due = max(first + self._fresh_s, now + LOOK_S)
-        if missing and self._fresh_s and info.id not in self._filling:
+            return now + LOOK_S if patient else now  # the rest with the next question
+        first = min((piece.time for piece in missing), default=math.inf)
+        return max(first + self._fresh_s, now + LOOK_S)
+
+    def _look(self, info: Cube, warm: _Warm, due: float) -> None:
+        """Keep in mind when vectors are looked for next, and what has none at all until then."""
+        warm.due = due
+        bare = [piece for piece in warm.view.unembedded() if piece.side == "user"] if self._fresh_s else []
+        warm.bare = frozenset(digest(piece.text.partition(": ")[2]) for piece in bare)
+        if due < math.inf and self._fresh_s and info.id not in self._filling:
             task = self._filling[info.id] = asyncio.create_task(self._fill_behind(info.id))
             task.add_done_callback(lambda _: self._filling.pop(info.id, None))
 
@@ -421,17 +426,14 @@ class Warm:
                     asked = found[1]
                     late = None if asked.pieces is None or not len(asked.pieces) else packed(asked.pieces)
                     out[place] = replace(piece, vector=asked.vector, late=late)
-                    warm.lent.add(piece.id)
+                    warm.lent[piece.id] = piece.memory
         return out
 
     @staticmethod
     def _missing(warm: _Warm) -> list[Piece]:
         """The living pieces without vectors of their own."""
-        view = warm.view
-        if not warm.lent:
-            return view.unembedded()
-        lent = [piece for i, piece in enumerate(view.pieces) if piece.id in warm.lent and view.alive[i]]
-        return [*view.unembedded(), *(replace(piece, vector=None, late=None) for piece in lent)]
+        lent = [piece for piece in warm.view.of_memories(set(warm.lent.values())) if piece.id in warm.lent]
+        return [*warm.view.unembedded(), *(replace(piece, vector=None, late=None) for piece in lent)]
 
     def _is_fresh(self, piece: Piece, now: float) -> bool:
         return piece.kind == "episode" and 0.0 <= now - piece.time < self._fresh_s
