@@ -47,7 +47,7 @@ _LITTLE = 8  # pieces that are taken into …
 _SMALL = 3000  # … a view of so many in the event loop's own thread
 CANDIDATES = 200  # from each of LanceDB's two searches, when it answers itself
 LOOK_S = 0.3  # without a question, then a cube is quiet
-LENT = 64  # questions of a cube whose vectors are kept for the turns that they become …
+LENT = 1000  # questions whose vectors are kept for the turns that they become …
 LENT_S = 600.0  # … for so long: a model may take its time to answer
 PATIENCE_S = 60.0  # so long a turn waits for the executor's vectors while one question follows the other
 
@@ -120,9 +120,8 @@ class Warm:
         self.busy: Callable[[], bool] = lambda: False  # whether chats wait for their memory
         self._fresh_s = fresh_s
         self._filling: dict[str, asyncio.Task[None]] = {}
-        self._spoken: dict[
-            str, OrderedDict[str, tuple[float, Asked]]
-        ] = {}  # cube → digest of what was asked → when, vectors
+        # (cube, digest of what was asked) → when, and its vectors
+        self._spoken: OrderedDict[tuple[str, str], tuple[float, Asked]] = OrderedDict()
         self._database = database
         self._store = store
         self._embedder = embedder
@@ -149,12 +148,11 @@ class Warm:
         """Keep the vectors of a question that becomes a turn."""
         if not self._fresh_s or len(text) > PASSAGE:
             return
-        kept, now = self._spoken.setdefault(cube, OrderedDict()), time.monotonic()
-        key = digest(text.strip())
-        kept.pop(key, None)
-        kept[key] = now, asked
-        while len(kept) > LENT or now - next(iter(kept.values()))[0] > LENT_S:
-            kept.popitem(last=False)
+        key, now = (cube, digest(text.strip())), time.monotonic()
+        self._spoken.pop(key, None)
+        self._spoken[key] = now, asked
+        while len(self._spoken) > LENT or now - next(iter(self._spoken.values()))[0] > LENT_S:
+            self._spoken.popitem(last=False)
 
     def at_hand(self, info: Cube, embedder: Embedder, told: Collection[str]) -> Seen | None:
         """The cube when it is there as a whole, as new as `info` and with nothing left to do; asks nothing of anybody. `told`:
@@ -417,11 +415,10 @@ class Warm:
 
     def _lend(self, cube: str, warm: _Warm, wanted: Sequence[Piece]) -> list[Piece]:
         """The pieces, a user's fresh words with the vectors that they had as a question."""
-        kept = self._spoken.get(cube, OrderedDict())
         now, out = time.time(), list(wanted)
-        for place, piece in enumerate(out if kept else ()):
+        for place, piece in enumerate(out if self._spoken else ()):
             if piece.vector is None and piece.side == "user" and self._is_fresh(piece, now):
-                found = kept.pop(digest(piece.text.partition(": ")[2]), None)
+                found = self._spoken.pop((cube, digest(piece.text.partition(": ")[2])), None)
                 if found is not None:
                     asked = found[1]
                     late = None if asked.pieces is None or not len(asked.pieces) else packed(asked.pieces)

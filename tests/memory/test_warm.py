@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from memory.index import Index
 from memory.memories import Memories, digest
@@ -217,6 +219,65 @@ async def test_what_somebody_else_has_embedded_is_not_embedded_again(world: Worl
     assert "I own a hound whose name is Rex." in (await ask(proxy))[0]
     assert watched.texts == before
     await proxy.close()
+
+
+async def test_a_users_fresh_words_go_by_the_vectors_that_they_had_as_a_question(
+    world: World, watched: Watched
+) -> None:
+    await world.remember("My cat is called Tom.")
+    proxy, said = world.proxy(fresh_s=60.0), "I own a hound whose name is Rex."
+    proxy.give_way(lambda: True)  # nothing is done behind the scenes
+    await proxy.retrieve(CUBE, Question(said, NOW, spoken=True))
+    await Memories(world.database).add(fresh(said), OWNER)
+    before = watched.texts
+    assert said in (await ask(proxy))[0], "found by meaning: no word of the question stands there"
+    assert watched.texts == before
+    lent = await _vector(proxy, said)
+    await Memories(world.database).add(fresh("The hall is painted green."), OWNER)  # and stays so whatever comes
+    assert said in (await ask(proxy))[0]
+    assert np.array_equal(await _vector(proxy, said), lent)
+    await proxy.close()
+
+
+async def test_lent_vectors_give_way_to_the_pieces_own(world: World, watched: Watched) -> None:
+    await world.remember("My cat is called Tom.")
+    proxy, said = world.proxy(fresh_s=0.5), "I own a hound whose name is Rex."
+    proxy.give_way(lambda: True)
+    await proxy.retrieve(CUBE, Question(said, NOW, spoken=True))
+    await Memories(world.database).add(fresh(said), OWNER)
+    assert said in (await ask(proxy))[0]
+    lent = await _vector(proxy, said)
+    await Index(world.database, world.store, world.embedder).catch_up(CUBE)
+    before = watched.texts
+    async with asyncio.timeout(20):
+        while np.array_equal(await _vector(proxy, said), lent):
+            await asyncio.sleep(0.1)
+            assert said in (await ask(proxy))[0]
+    (row,) = [p for p in await world.store.pieces(CUBE, 1) if said in p.text]
+    assert np.allclose(await _vector(proxy, said), row.vector)
+    assert watched.texts == before, "the executor's vectors are taken"
+    await proxy.close()
+
+
+async def test_words_that_nobody_asked_are_embedded_for_another_conversation(world: World, watched: Watched) -> None:
+    await world.remember("My cat is called Tom.")
+    proxy = world.proxy(fresh_s=60.0)
+    await proxy.retrieve(CUBE, Question("I own a hound whose name is Rex.", NOW))  # looked up, not said
+    await Memories(world.database).add(fresh("I own a hound whose name is Rex."), OWNER)
+    before = watched.texts
+    assert "I own a hound whose name is Rex." in (await ask(proxy))[0]
+    assert watched.texts == before + 1
+    await proxy.close()
+
+
+async def _vector(proxy: Retriever, text: str) -> NDArray[np.float32]:
+    info = await proxy._cubes.get(CUBE)
+    assert info is not None
+    view = await proxy._warm.whole(info)
+    assert view is not None
+    (found,) = [p.vector for i, p in enumerate(view.pieces) if view.alive[i] and text in p.text]
+    assert found is not None
+    return found
 
 
 async def test_a_quiet_cube_is_embedded_behind_the_scenes_and_a_busy_proxy_waits(
