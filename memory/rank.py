@@ -20,7 +20,7 @@ from memory.late import Asked
 from memory.models import Embedder
 from memory.signals import NAMES, Signals, signals
 from memory.store import Filter
-from memory.view import Bools, Floats, Ints, View
+from memory.view import Bools, Floats, Ints, View, said_in
 from memory.words import fold, stem, terms
 
 LATE: Mapping[str, float] = {
@@ -140,8 +140,10 @@ def _fits(
     plain = found.covered >= COVERED  # fits by itself, however much better another one does
     if weights is LATE:
         cosine_of, met_of = np.nan_to_num(found.cosine, nan=0.0), np.nan_to_num(found.met, nan=0.0)
-        best = np.sort(cosine_of)[::-1]
-        answerable = 10.5 * best[0] + 4.2 * best[:3].mean() + 10.0 * met_of.max() - 10.0 - unknown > ANSWERABLE
+        other = view.said[found.numbers] != said_in(question)  # what was said before in the same words is no answer
+        best = np.sort(cosine_of * other)[::-1]
+        likely = 10.5 * best[0] + 4.2 * best[:3].mean() + 10.0 * (met_of * other).max() - 10.0 - unknown
+        answerable = likely > ANSWERABLE
         placed = found.values[:, NAMES.index("window")]  # said beside what fits
         near = np.maximum.reduce([cosine_of / 0.12, met_of / 0.35, found.covered / 0.15, placed / 0.45])
         fits = (near >= 1.0) & answerable

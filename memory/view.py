@@ -354,4 +354,13 @@ def _read(text: str) -> Read:
     asks = "?" in said or "？" in said
     words = terms(said)
     shape = (asks, bool(_TIME.search(said)), bool(_NUMBER.search(said)), bool(_NAME.search(said)))
-    return (*terms(who), *words), shape, hash(" ".join(sorted(set(words))) or squeeze(fold(said)))
+    return (*terms(who), *words), shape, _said(words, said)
+
+
+def said_in(text: str) -> int:
+    """As `View.said`, of any text."""
+    return _said(terms(text), text)
+
+
+def _said(words: Sequence[str], text: str) -> int:
+    return hash(" ".join(sorted(set(words))) or squeeze(fold(text)))

@@ -161,6 +161,13 @@ def test_chinese_is_found_by_its_characters(embedder: Embedder) -> None:
     assert order(embedder, "我在哪个城市工作？", *texts)[0] == 1
 
 
+def test_that_the_same_was_said_before_answers_nothing(embedder: Embedder) -> None:
+    fact = "My dog is called Pumpernickel."
+    for question in ("Hello!", "What should I cook tonight?"):
+        assert order(embedder, question, fact) == []
+        assert 0 not in order(embedder, question, fact, question)
+
+
 def test_pieces_without_vectors_are_found_by_their_words(embedder: Embedder) -> None:
     known = embed_pieces(embedder, [piece(0, "I like tea."), piece(1, "I like soup.")])
     bare = piece(2, "The word is zanzibar.")
