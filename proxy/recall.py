@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 
 from memory.agenda import Agenda
@@ -53,7 +54,15 @@ class Recall:
         question = Question(
             text=text, now=exchange.received_at, seen=scene.conversation.seen, reasons=False, spoken=scene.writes
         )
-        result = await self._retriever.retrieve(scene.cube, question, info=cube)
+        wanted = asked(text, exchange.received_at)
+        retrieving = asyncio.create_task(self._retriever.retrieve(scene.cube, question, info=cube))
+        try:
+            await asyncio.sleep(0)  # while the question is embedded
+            changed = await self._changed(scene, cube, begun)
+            agenda = await self._due(scene, wanted, exchange.received_at, first=first)
+            result = await retrieving
+        finally:
+            retrieving.cancel()
         exchange.notes["found"] = result
         itself = digest(redact(scene.conversation.text))
         hits = [
@@ -61,10 +70,7 @@ class Recall:
             for hit in result.hits
             if hit.memory.id not in begun.memories and not _is_itself(hit.memory, scene, itself, exchange.received_at)
         ]
-        changed = await self._changed(scene, cube, begun)
         budget = self._settings.recall_tokens
-        wanted = asked(text, exchange.received_at)
-        agenda = await self._due(scene, wanted, exchange.received_at, first=first)
         if wanted is not None:  # the list is complete: what else is known of tasks is over, or was put otherwise
             hits = [hit for hit in hits if hit.memory.kind not in wanted.kinds and not hit.replaced]
             changed = [memory for memory in changed if memory.kind not in wanted.kinds]
