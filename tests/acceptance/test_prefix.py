@@ -125,7 +125,7 @@ def test_an_edit_in_the_middle_keeps_what_stands_before_it(live: LiveProxy, upst
     whole = begin(ASKS[0], "Noted.", ASKS[1], "Noted.", ASKS[2])
     for length in (2, 4, 6):
         before = sent(live, upstream, key, whole[:length])
-    edited = sent(live, upstream, key, [*whole[:3], {"role": "user", "content": "Rather: where do I live?"}])
+    edited = sent(live, upstream, key, [*whole[:3], {"role": "user", "content": "No: in which city do I live?"}])
     assert edited[:3] == before[:3]
     assert "Porto" in json.dumps(edited)
 
