@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from memory.asked import Questions
 from memory.cube import Cube, Cubes
 from memory.expect import Expected, Known, next_turn, opening
 from memory.graph import Graph
 from memory.index import INDEXED
-from memory.late import Asked, LateEmbedder, encode_query
+from memory.late import Asked, LateEmbedder
 from memory.memories import digest
 from memory.models import Embedder, Reranker
 from memory.pieces import label, passage_of
@@ -109,6 +110,7 @@ class Retriever:
     ) -> None:
         self._threads = threads
         self._reranker = reranker
+        self._questions = Questions()
         self._cubes = Cubes(database)
         self._rows = rows or Rows(database, budget=0)
         self._graph = Graph(database)
@@ -183,15 +185,19 @@ class Retriever:
         usual = 0.0 if question.every or isinstance(embedder, LateEmbedder) else await self._usual_of(embedder)
         at_hand = self._warm.at_hand(info, embedder, question.seen)
         if at_hand is not None:
-            return await loop.run_in_executor(self._threads, _answer, at_hand, question, usual)
-        encoding = loop.run_in_executor(self._threads, encode_query, embedder, question.text)
+            return await loop.run_in_executor(self._threads, self._answer, at_hand, question, usual)
+        encoding = loop.run_in_executor(self._threads, self._questions.embedded, embedder, question.text)
         async with self._warm.meanwhile(info, embedder):
             asked = await encoding
         seen = await self._warm.see(info, asked, question.text, question.only, embedder, question.seen)
         if seen.embedder.id != embedder.id:  # another generation replaced the one we knew
-            asked = await loop.run_in_executor(self._threads, encode_query, seen.embedder, question.text)
+            asked = await loop.run_in_executor(self._threads, self._questions.embedded, seen.embedder, question.text)
             usual = await self._usual_of(seen.embedder) if asked.pieces is None else 0.0
         return seen, await loop.run_in_executor(self._threads, _rank, seen, question, asked, usual), asked
+
+    def _answer(self, seen: Seen, question: Question, usual: float) -> tuple[Seen, Order, Asked]:
+        asked = self._questions.embedded(seen.embedder, question.text)
+        return seen, _rank(seen, question, asked, usual), asked
 
     async def expect(self, cube: str, known: Known, vector: NDArray[np.float32] | None = None) -> Expected:
         """What speaks for each memory to be needed next: in the running session `known.session`, or, when that is empty, at
@@ -265,11 +271,6 @@ class Retriever:
 
 def _rank(seen: Seen, question: Question, asked: Asked, usual: float) -> Order:
     return rank(seen.view, question.text, asked, question.only, question.now, usual=usual, every=question.every)
-
-
-def _answer(seen: Seen, question: Question, usual: float) -> tuple[Seen, Order, Asked]:
-    asked = encode_query(seen.embedder, question.text)
-    return seen, _rank(seen, question, asked, usual), asked
 
 
 def _best_of(ranked: Order, view: View) -> dict[str, float]:

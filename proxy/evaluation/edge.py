@@ -160,10 +160,12 @@ async def _filled(config: Config, memories: int, progress: Progress) -> list[str
 
 
 def _talk(model: str = "quick", **more: Any) -> Iterator[bytes]:
-    """The requests of one conversation after another, each with its history."""
+    """The requests of one conversation after another, each with its history. No question comes again before memrelay has
+    forgotten its vectors."""
+    asks = itertools.cycle(latency.every_question())
     for number in itertools.count():
         messages = [{"role": "system", "content": f"You are a helpful assistant. Conversation {number}."}]
-        for question in latency.questions(97 + ROUNDS)[number % 97 :][:ROUNDS]:
+        for question in itertools.islice(asks, ROUNDS):
             messages.append({"role": "user", "content": question})
             yield msgspec.json.encode({"model": model, "messages": messages, **more})
             messages.append({"role": "assistant", "content": ANSWER})

@@ -146,6 +146,13 @@ def questions(n: int) -> list[str]:
     return [f"What did {_pick(draw, _WHO)} and I do with {_pick(draw, _WHAT)} {_pick(draw, _WHERE)}?" for _ in range(n)]
 
 
+def every_question() -> list[str]:
+    """All of them that there are, each once, in an order that stays the same."""
+    found = [f"What did {who} and I do with {what} {where}?" for who in _WHO for what in _WHAT for where in _WHERE]
+    random.Random(3).shuffle(found)
+    return found
+
+
 def _pick(draw: random.Random, words: Sequence[str]) -> str:
     return draw.choice(words)
 
