@@ -142,7 +142,7 @@ class Retriever:
         loop = asyncio.get_running_loop()
         seen, ranked, asked = await self._compared(info, question)
         if question.spoken:
-            self._warm.spoken(cube, question.text, asked)
+            self._warm.spoken(cube, question.text, asked, seen.embedder.id)
         hits = await self._hits(cube, question, ranked, seen.view)
         if self._reranker is not None and hits:
             asks = {hit.memory.id: _question_before(seen.view, hit.memory.id) for hit in hits[:RERANKED]}
@@ -187,8 +187,8 @@ class Retriever:
         if at_hand is not None:
             return await loop.run_in_executor(self._threads, self._answer, at_hand, question, usual)
         encoding = loop.run_in_executor(self._threads, self._questions.embedded, embedder, question.text)
-        async with self._warm.meanwhile(info, embedder):
-            asked = await encoding
+        self._warm.ahead(info, embedder)
+        asked = await encoding
         seen = await self._warm.see(info, asked, question.text, question.only, embedder, question.seen)
         if seen.embedder.id != embedder.id:  # another generation replaced the one we knew
             asked = await loop.run_in_executor(self._threads, self._questions.embedded, seen.embedder, question.text)

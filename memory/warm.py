@@ -16,9 +16,8 @@ import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakValueDictionary
@@ -120,8 +119,8 @@ class Warm:
         self.busy: Callable[[], bool] = lambda: False  # whether chats wait for their memory
         self._fresh_s = fresh_s
         self._filling: dict[str, asyncio.Task[None]] = {}
-        # (cube, digest of what was asked) → when, and its vectors
-        self._spoken: OrderedDict[tuple[str, str], tuple[float, Asked]] = OrderedDict()
+        # (cube, embedder, digest of what was asked) → when, and its vectors
+        self._spoken: OrderedDict[tuple[str, str, str], tuple[float, Asked]] = OrderedDict()
         self._database = database
         self._store = store
         self._embedder = embedder
@@ -144,11 +143,11 @@ class Warm:
             return await self._earlier(info.embedder) or self._embedder
         return self._embedder
 
-    def spoken(self, cube: str, text: str, asked: Asked) -> None:
-        """Keep the vectors of a question that becomes a turn."""
+    def spoken(self, cube: str, text: str, asked: Asked, embedder: str) -> None:
+        """Keep the vectors of a question that becomes a turn; `embedder`: the id of whose they are."""
         if not self._fresh_s or len(text) > PASSAGE:
             return
-        key, now = (cube, digest(text.strip())), time.monotonic()
+        key, now = (cube, embedder, digest(text.strip())), time.monotonic()
         self._spoken.pop(key, None)
         self._spoken[key] = now, asked
         while len(self._spoken) > LENT or now - next(iter(self._spoken.values()))[0] > LENT_S:
@@ -168,12 +167,9 @@ class Warm:
         self._shelf.put(info.id, warm)
         return Seen(warm.view, warm.embedder)
 
-    @asynccontextmanager
-    async def meanwhile(self, info: Cube, embedder: Embedder) -> AsyncIterator[None]:
-        """Bring the cube up to date beside what is awaited here, so that `see` finds it so."""
-        ready = asyncio.ensure_future(self._ready(info, embedder))
-        ready.add_done_callback(_seen)
-        yield
+    def ahead(self, info: Cube, embedder: Embedder) -> None:
+        """Begin to bring the cube up to date, for `see`, which comes soon."""
+        self._begun(info, embedder, whole=False).add_done_callback(_seen)
 
     async def see(
         self, info: Cube, asked: Asked, words: str, only: Filter, embedder: Embedder, told: Collection[str] = ()
@@ -242,10 +238,13 @@ class Warm:
 
     async def _ready(self, info: Cube, embedder: Embedder, *, whole: bool = False) -> _Warm:
         """The cube, brought up to date. When whoever waits gives up, the work goes on for the next one who asks."""
+        return await asyncio.shield(self._begun(info, embedder, whole=whole))
+
+    def _begun(self, info: Cube, embedder: Embedder, *, whole: bool) -> asyncio.Task[_Warm]:
         task = asyncio.create_task(self._current(info, embedder, whole=whole))
         self._going.add(task)
         task.add_done_callback(self._going.discard)
-        return await asyncio.shield(task)
+        return task
 
     async def _current(self, info: Cube, embedder: Embedder, *, whole: bool) -> _Warm:
         """`whole`: load all of it, whatever it takes, as its index does not answer."""
@@ -418,7 +417,8 @@ class Warm:
         now, out = time.time(), list(wanted)
         for place, piece in enumerate(out if self._spoken else ()):
             if piece.vector is None and piece.side == "user" and self._is_fresh(piece, now):
-                found = self._spoken.pop((cube, digest(piece.text.partition(": ")[2])), None)
+                said = digest(piece.text.partition(": ")[2])
+                found = self._spoken.pop((cube, warm.embedder.id, said), None)
                 if found is not None:
                     asked = found[1]
                     late = None if asked.pieces is None or not len(asked.pieces) else packed(asked.pieces)
