@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from memory.words import whole
 from proxy.errors import ApiError, BadRequest
 from proxy.objects import KINDS
 from proxy.splice import Edit, Shape, splice
@@ -60,7 +61,7 @@ class Responses:
     def goes_on(self, body: Mapping[str, Any]) -> str:
         """See Surface."""
         before = body.get("previous_response_id")
-        return before[:200] if isinstance(before, str) else _conversation(body)
+        return _name(before) if isinstance(before, str) else _conversation(body)
 
     def keeps(self, body: Mapping[str, Any]) -> bool:
         """See Surface."""
@@ -68,7 +69,7 @@ class Responses:
 
     def leads_to(self, body: Mapping[str, Any], answer: str) -> tuple[str, ...]:
         """See Surface. What is not stored cannot be named."""
-        kept = answer[:200] if self.keeps(body) else ""
+        kept = _name(answer) if self.keeps(body) else ""
         return tuple(name for name in (kept, _conversation(body)) if name)
 
     def edit(self, raw: bytes, edits: Sequence[Edit]) -> bytes:
@@ -103,7 +104,12 @@ class _Leads(msgspec.Struct):
 def _conversation(body: Mapping[str, Any]) -> str:
     named = body.get("conversation")
     named = named.get("id") if isinstance(named, Mapping) else named
-    return named[:200] if isinstance(named, str) else ""
+    return _name(named) if isinstance(named, str) else ""
+
+
+def _name(told: str) -> str:
+    """An id as it can be kept and looked for; half a surrogate pair in one is the client's, and no upstream's."""
+    return whole(told[:200])
 
 
 def _message(item: Any) -> Any:

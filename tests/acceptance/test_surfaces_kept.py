@@ -67,6 +67,17 @@ def sessions(live: LiveProxy, key: str) -> set[str]:
     return {source["session"] for item in live.items(key, kind="episode") for source in item["sources"]}
 
 
+@pytest.mark.parametrize("named", ["\ud800", "resp\ud800_1", "\x00"])
+@pytest.mark.parametrize("field", ["previous_response_id", "conversation"])
+def test_an_id_that_nothing_can_keep_is_one_that_nobody_knows(live: LiveProxy, field: str, named: str) -> None:
+    key = live.key()
+    live.api(key, "POST", "/v1/memory/items", {"text": "My otter is called Ludo."})
+    body = json.dumps({"model": "m", "input": "How is my otter called?", field: named})
+    with_key = {"authorization": f"Bearer {key}"}
+    answer = httpx.post(f"{live.url}/v1/responses", content=body, headers=with_key)
+    assert (answer.status_code, answer.headers["x-memory-state"]) == (200, "hit")
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_chain_of_responses_is_one_session(live: LiveProxy, upstream: RecordingUpstream, stream: bool) -> None:
     key = live.key()
