@@ -18,7 +18,7 @@ from proxy import apis
 from proxy.apis import Apis
 from proxy.auth import cube_of
 from proxy.chat import Chat
-from proxy.errors import ApiError, NotFound
+from proxy.errors import ApiError, BadRequest, NotFound
 from proxy.messages import MESSAGES, listing
 from proxy.parts import Parts
 from proxy.passthrough import PassThrough
@@ -137,6 +137,7 @@ class Front:
 
         def named(name: str) -> Callable[[Request], Awaitable[Response]]:
             async def endpoint(request: Request) -> Response:
+                _without_nul(request)
                 try:
                     response: Response = await getattr(getattr(self._apis, api), name)(request)
                 except (ApiError, DatabaseError, CubeRefused):
@@ -192,6 +193,15 @@ class _Whole:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
+
+
+def _without_nul(request: Request) -> None:
+    """No id and no cursor holds NUL, which PostgreSQL cannot even look for. Raises NotFound, BadRequest."""
+    if any("\x00" in str(value) for value in request.path_params.values()):
+        raise NotFound("there is nothing of this name")
+    for name, value in request.query_params.multi_items():
+        if "\x00" in value:
+            raise BadRequest("a parameter may not hold NUL", param=name)
 
 
 def _may(principal: Any, model: str) -> bool:

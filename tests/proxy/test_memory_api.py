@@ -39,6 +39,15 @@ def add(live: LiveProxy, key: str, text: str, **more: Any) -> str:
     return str(body["id"])
 
 
+def test_nul_in_a_name_or_a_parameter_is_refused_before_the_database_sees_it(live: LiveProxy, key: str) -> None:
+    add(live, key, "My dog is Rex.")
+    for path in ("memory/items/a%00b", "memory/items/%00/history", "cubes/%00", "memory/receipts/%00"):
+        assert live.api(key, "GET", f"/v1/{path}")[0] == 404
+    for path in ("memory/items?after=%00", "memory/items?tag=a%00b", "cubes?after=%00", "usage?since=%00"):
+        status, answer = live.api(key, "GET", f"/v1/{path}")
+        assert (status, answer["error"]["param"]) == (400, path.partition("?")[2].partition("=")[0])
+
+
 def test_an_items_life(live: LiveProxy, key: str) -> None:
     made = add(
         live, key, "My dog is Rex.", kind="preference", tags=["pets"], entities=["Rex"], importance=1, pinned=True
