@@ -7,6 +7,7 @@ neither SQL nor LanceDB: whoever has pieces, from wherever, can make a view of t
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import threading
 from collections import Counter
@@ -239,9 +240,20 @@ class View:
         """Of its vectors."""
         return int(self.blocks[0].vectors.shape[1])
 
-    def unembedded(self) -> list[Piece]:
-        """The living pieces that have no vector yet, newest first."""
-        return [self.pieces[i] for i in np.flatnonzero(self.alive & ~self.known)[::-1]]
+    def unembedded(self, *, users: bool = False) -> list[Piece]:
+        """The living pieces that have no vector yet, newest first; with `users`, only what users said."""
+        bare = self.alive & ~self.known & self.user_side if users else self.alive & ~self.known
+        return [self.pieces[i] for i in np.flatnonzero(bare)[::-1]]
+
+    def waiting(self, since: float, until: float) -> tuple[bool, float]:
+        """(whether one of the living pieces without a vector is anything but a turn of this time, when the oldest of them was said;
+        infinity without any)"""
+        bare = np.flatnonzero(self.alive & ~self.known)
+        if not len(bare):
+            return False, math.inf
+        times = self.times[bare]
+        within = self.episodes[bare] & (times > since) & (times <= until)
+        return not within.all(), float(times.min())
 
     def of_memories(self, memories: Collection[str]) -> list[Piece]:
         """The living pieces of these memories."""

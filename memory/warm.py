@@ -12,6 +12,7 @@ user's words go by the vectors that they had as a question, without the name and
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import math
 import time
@@ -49,6 +50,7 @@ LOOK_S = 0.3  # without a question, then a cube is quiet
 LENT = 1000  # questions whose vectors are kept for the turns that they become …
 LENT_S = 600.0  # … for so long: a model may take its time to answer
 PATIENCE_S = 60.0  # so long a turn waits for the executor's vectors while one question follows the other
+LOOKED = 64  # of the turns that wait for them, so many are looked for at a time, the oldest
 
 Earlier = Callable[[str], Awaitable[Embedder | None]]
 
@@ -90,7 +92,9 @@ class _Warm:
     made: float = field(default_factory=time.monotonic)
     due: float = 0.0  # when pieces without vectors are looked at, on the wall clock
     bare: frozenset[str] = frozenset()  # digests of what is fresh and has no vectors
-    lent: dict[str, str] = field(default_factory=dict)  # pieces that go by a question's vectors → their memories
+    lent: dict[str, Piece] = field(
+        default_factory=dict
+    )  # what goes by a question's vectors, without them; oldest first
     asked: float = field(default_factory=time.monotonic)
 
     @property
@@ -339,9 +343,10 @@ class Warm:
             changed = await self._memories.since(info.id, warm.known)
             if changed:
                 gone = {memory.id for memory in changed}
-                new = _with_known(_pieces(changed), warm.view.of_memories(gone))
-                still = {piece.id for piece in new}
-                warm.lent = {one: memory for one, memory in warm.lent.items() if memory not in gone or one in still}
+                old = warm.view.of_memories(gone)
+                new = _with_known(_pieces(changed), old)
+                for one in {piece.id for piece in old} - {piece.id for piece in new}:
+                    warm.lent.pop(one, None)
                 fresh = await self._embedded(info.id, warm.embedder, self._lend(info.id, warm, new))
                 await self._change(warm, gone, fresh)
                 warm.changed |= gone
@@ -367,9 +372,14 @@ class Warm:
         that have none at all."""
         now = time.time()
         patient = not fresh and (self.busy() or time.monotonic() - warm.asked < LOOK_S)
-        due = [piece for piece in self._missing(warm) if fresh or not self._is_fresh(piece, now)]
         if bare:
-            due = [piece for piece in due if piece.side == "user" and piece.id not in warm.lent]
+            due = warm.view.unembedded(users=True)
+        else:
+            missing = (*warm.view.unembedded(), *warm.lent.values())
+            due = [piece for piece in missing if fresh or not self._is_fresh(piece, now)]
+        if patient:
+            due = sorted(due, key=lambda piece: piece.time)[:LOOKED]
+        due = self._as_they_are(warm, due)
         if due:
             made = await self._embedded(info.id, warm.embedder, due, fresh=fresh, patient=patient)
             done = {piece.id: piece for piece in made if piece.vector is not None}
@@ -377,21 +387,23 @@ class Warm:
             if touched:
                 kept = [done.get(piece.id, piece) for piece in warm.view.of_memories(touched)]
                 await self._change(warm, touched, kept)
-                warm.lent = {one: memory for one, memory in warm.lent.items() if one not in done}
+                for one in done:
+                    warm.lent.pop(one, None)
         self._look(info, warm, self._next(warm, now, patient=patient))
 
     def _next(self, warm: _Warm, now: float, *, patient: bool) -> float:
         """When vectors are looked for next, on the wall clock."""
-        missing = self._missing(warm)
-        if any(not self._is_fresh(piece, now) for piece in missing):
+        waits, since = warm.view.waiting(now - self._fresh_s, now)
+        for lent in itertools.islice(warm.lent.values(), 1):  # the oldest
+            waits, since = waits or not self._is_fresh(lent, now), min(since, lent.time)
+        if waits:
             return now + LOOK_S if patient else now  # the rest with the next question
-        first = min((piece.time for piece in missing), default=math.inf)
-        return max(first + self._fresh_s, now + LOOK_S)
+        return max(since + self._fresh_s, now + LOOK_S)
 
     def _look(self, info: Cube, warm: _Warm, due: float) -> None:
         """Keep in mind when vectors are looked for next, and what has none at all until then."""
         warm.due = due
-        bare = [piece for piece in warm.view.unembedded() if piece.side == "user"] if self._fresh_s else []
+        bare = warm.view.unembedded(users=True) if self._fresh_s else []
         warm.bare = frozenset(digest(piece.text.partition(": ")[2]) for piece in bare)
         if due < math.inf and self._fresh_s and info.id not in self._filling:
             task = self._filling[info.id] = asyncio.create_task(self._fill_behind(info.id))
@@ -423,14 +435,16 @@ class Warm:
                     asked = found[1]
                     late = None if asked.pieces is None or not len(asked.pieces) else packed(asked.pieces)
                     out[place] = replace(piece, vector=asked.vector, late=late)
-                    warm.lent[piece.id] = piece.memory
+                    warm.lent[piece.id] = piece
         return out
 
     @staticmethod
-    def _missing(warm: _Warm) -> list[Piece]:
-        """The living pieces without vectors of their own."""
-        lent = [piece for piece in warm.view.of_memories(set(warm.lent.values())) if piece.id in warm.lent]
-        return [*warm.view.unembedded(), *(replace(piece, vector=None, late=None) for piece in lent)]
+    def _as_they_are(warm: _Warm, missing: Sequence[Piece]) -> list[Piece]:
+        """These pieces as the view has them now, without vectors that are lent."""
+        lent = {piece.id for piece in missing if piece.id in warm.lent}
+        now = warm.view.of_memories({warm.lent[one].memory for one in lent})
+        current = [replace(piece, vector=None, late=None) for piece in now if piece.id in lent]
+        return [*(piece for piece in missing if piece.id not in lent), *current]
 
     def _is_fresh(self, piece: Piece, now: float) -> bool:
         return piece.kind == "episode" and 0.0 <= now - piece.time < self._fresh_s
