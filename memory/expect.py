@@ -17,8 +17,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from memory.blocks import Bools, Floats, Ints
 from memory.store import Filter
-from memory.view import Bools, Floats, Ints, View
+from memory.view import View
 
 NEXT = (
     "asked", "course", "said", "said_course", "beside", "meaning", "again", "often", "follows", "recency", "opens",

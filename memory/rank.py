@@ -15,12 +15,13 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from memory.blocks import Bools, Floats, Ints, said_in
 from memory.extract.text import has_cjk
 from memory.late import Asked
 from memory.models import Embedder
 from memory.signals import NAMES, Signals, signals
 from memory.store import Filter
-from memory.view import Bools, Floats, Ints, View, said_in
+from memory.view import View
 from memory.words import fold, stem, terms
 
 LATE: Mapping[str, float] = {

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from memory.blocks import Bools, Floats, Ints
 from memory.extract.dates import DateSpan, find_dates
 from memory.late import Asked
 from memory.store import Filter
-from memory.view import Bools, Floats, Ints, View
+from memory.view import View
 from memory.words import fold, terms
 
 CLOSELY = 320  # pieces that are compared word piece by word piece …

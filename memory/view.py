@@ -8,161 +8,18 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
-import threading
-from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from memory.blocks import Block, Bools, Codes, Floats, Ints, Label
 from memory.late import SCALE, best_matches
 from memory.maxsim import best_at, can
 from memory.store import Filter, Piece
-from memory.words import fold, squeeze, terms
+from memory.words import fold
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 MERGE = 512  # pieces beside the first block beyond which all become one
-
-_TIME = re.compile(
-    r"\b(?:yesterday|today|tonight|tomorrow|last|next|ago|since|weekend|week|month|years?|morning|evening|january|february"
-    r"|march|april|may|june|july|august|september|october|november|december|(?:mon|tues|wednes|thurs|fri|satur|sun)day"
-    r"|(?:19|20)\d\d)\b|[年月日号]|昨天|今天|明天|前天|后天|上周|下周|周[一二三四五六日末]|星期|去年|今年|明年",
-    re.IGNORECASE,
-)
-_NUMBER = re.compile(
-    r"\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|once|twice|couple|few|several|dozen)\b"
-    r"|[一二两三四五六七八九十百千]",
-    re.IGNORECASE,
-)
-_NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]+|[\"“][^\"”]+[\"”]|《[^》]+》|「[^」]+」")
-_WORD = re.compile(r"\w+")
-MOMENTS = ("time", "at", "valid_from", "valid_to")  # columns of Block.moments
-SHAPES = ("asks", "time", "number", "name")  # columns of Block.shape
-
-
-Read = tuple[tuple[str, ...], tuple[bool, bool, bool, bool], int]  # the terms of a piece, its shape, and what it says
-
-
-@dataclass(slots=True)
-class Codes:
-    """Small numbers for session and memory ids and for speakers; only ever grows. Views that share it may be made in several
-    threads."""
-
-    sessions: dict[str, int] = field(default_factory=lambda: {"": 0})
-    memories: dict[str, int] = field(default_factory=dict)
-    speakers: dict[str, int] = field(default_factory=lambda: {"": 0})
-    _called: list[frozenset[str]] = field(default_factory=lambda: [frozenset()])
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def of(self, pieces: Sequence[Piece]) -> tuple[Ints, Ints, Ints]:
-        """(session, memory, speaker) of each piece, in numbers."""
-        with self._lock:
-            sessions = [self.sessions.setdefault(piece.session, len(self.sessions)) for piece in pieces]
-            memories = [self.memories.setdefault(piece.memory, len(self.memories)) for piece in pieces]
-            speakers = [self._speaker(piece.speaker) for piece in pieces]
-        return np.array(sessions, np.int64), np.array(memories, np.int64), np.array(speakers, np.int64)
-
-    def called(self, speaker: int) -> frozenset[str]:
-        """The words of a speaker's name, folded."""
-        return self._called[speaker]
-
-    def _speaker(self, name: str) -> int:
-        known = self.speakers.get(name)
-        if known is None:
-            self._called.append(frozenset(_WORD.findall(fold(name))))
-            known = self.speakers[name] = len(self.speakers)
-        return known
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """n pieces as parallel arrays, made once. Rows of `vectors` are zero where `known` is False; the word pieces of piece i are
-    rows starts[i] to starts[i + 1] of `late`, which lie at the address late_at[i]; `said` is the same number for the same words.
-    The vectors of the pieces themselves are windows on these arrays. `labels`: (kind | tag | entity, its name) → the rows that
-    bear it. `size`: about how many bytes all this takes."""
-
-    pieces: tuple[Piece, ...]
-    reads: tuple[Read, ...]
-    vectors: NDArray[np.float32]
-    known: Bools
-    said: Ints
-    late: NDArray[np.int8]
-    starts: Ints
-    late_at: Ints
-    late_lengths: Ints
-    postings: dict[str, tuple[Ints, Floats]]
-    lengths: Floats
-    shape: NDArray[np.float32]
-    sessions: Ints
-    memories: Ints
-    speakers: Ints
-    moments: Floats
-    active: Bools
-    user_side: Bools
-    episodes: Bools
-    labels: dict[tuple[str, str], Ints]
-    size: int
-
-    @staticmethod
-    def of(pieces: Sequence[Piece], codes: Codes, dimensions: int, reads: Sequence[Read] = ()) -> Block:
-        """The pieces as arrays; `reads` of the first of them are known already."""
-        n = len(pieces)
-        known = np.array([piece.vector is not None for piece in pieces], bool)
-        vectors = np.zeros((n, dimensions), np.float32)
-        for i, piece in enumerate(pieces):
-            if piece.vector is not None:
-                vectors[i] = piece.vector
-        late = [piece.late for piece in pieces if piece.late is not None and len(piece.late)]
-        sizes = [0 if piece.late is None else len(piece.late) for piece in pieces]
-        starts = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
-        rows = np.concatenate(late) if late else np.zeros((0, 0), np.int8)
-        postings: dict[str, tuple[list[int], list[float]]] = {}
-        one: dict[str, str] = {}  # one string per word, however often it stands there
-        fresh = [_read(piece.text) for piece in pieces[len(reads) :]]
-        reads = [
-            *reads,
-            *((tuple(one.setdefault(word, word) for word in words), form, said) for words, form, said in fresh),
-        ]
-        for i, (words, _, _) in enumerate(reads):
-            for word, times in Counter(words).items():
-                where, often = postings.setdefault(word, ([], []))
-                where.append(i)
-                often.append(times)
-        sessions, memories, speakers = codes.of(pieces)
-        return Block(
-            pieces=tuple(
-                replace(
-                    piece,
-                    vector=None if piece.vector is None else vectors[i],
-                    late=rows[starts[i] : starts[i + 1]] if sizes[i] else None,
-                )
-                for i, piece in enumerate(pieces)
-            ),
-            reads=tuple(reads),
-            vectors=vectors,
-            known=known,
-            said=np.array([said for _, _, said in reads], np.int64),
-            late=rows,
-            starts=starts,
-            late_at=rows.ctypes.data + starts[:-1] * rows.shape[1],
-            late_lengths=np.array(sizes, np.int64),
-            postings={word: (np.array(w, np.int64), np.array(o, float)) for word, (w, o) in postings.items()},
-            lengths=np.array([len(words) for words, _, _ in reads], float),
-            shape=np.array([shape for _, shape, _ in reads], np.float32).reshape(n, len(SHAPES)),
-            sessions=sessions,
-            memories=memories,
-            speakers=speakers,
-            moments=np.array([[getattr(piece, name) for name in MOMENTS] for piece in pieces], float).reshape(n, 4),
-            active=np.array([piece.status == "active" for piece in pieces], bool),
-            user_side=np.array([piece.side == "user" for piece in pieces], bool),
-            episodes=np.array([piece.kind == "episode" for piece in pieces], bool),
-            labels=_labels(pieces),
-            size=vectors.nbytes + rows.nbytes + 3 * sum(len(piece.text) for piece in pieces) + 700 * n,
-        )
 
 
 class View:
@@ -170,7 +27,7 @@ class View:
 
     def __init__(self, blocks: Sequence[Block], alive: Bools, codes: Codes) -> None:
         self.blocks = tuple(blocks)
-        self.bounds: Ints = np.cumsum([0, *(len(block.pieces) for block in blocks)], dtype=np.int64)
+        self.bounds: Ints = np.cumsum([0, *(len(block) for block in blocks)], dtype=np.int64)
         self.alive = alive
         self.codes = codes
         self.sessions = np.concatenate([block.sessions for block in blocks])
@@ -187,7 +44,7 @@ class View:
         widths = {block.late.shape[1] for block in blocks if len(block.late)}
         self._late_width = widths.pop() if len(widths) == 1 else 0
         self._late_at = np.concatenate([block.late_at for block in blocks])
-        self._late_lengths = np.concatenate([block.late_lengths for block in blocks])
+        self._late_lengths = np.concatenate([np.diff(block.starts) for block in blocks])
         moments = np.concatenate([block.moments for block in blocks])
         self.times, self.at, self.valid_from, self.valid_to = np.ascontiguousarray(moments.T)
         self.pieces = [*itertools.chain.from_iterable(block.pieces for block in blocks)]
@@ -207,17 +64,16 @@ class View:
         if numbers:
             alive &= ~np.isin(self.memories, numbers)
         count = len(new)
+        fresh = Block.of(new, self.codes, dimensions)
         if self._merges(alive, count):
-            codes = Codes()
-            return View(
-                [whole := self._from(0, alive, new, codes, dimensions)], np.ones(len(whole.pieces), bool), codes
-            )
+            codes, whole = self.codes.only(self._from(0, alive, fresh))
+            return View([whole], np.ones(len(whole), bool), codes)
         # blocks that are not much larger than what comes are taken into it, so a piece moves seldom and blocks stay few
         last = len(self.blocks)
         while last > 1 and (here := int(alive[self.bounds[last - 1] : self.bounds[last]].sum())) <= 2 * count:
             last, count = last - 1, count + here
-        small = self._from(last, alive, new, self.codes, dimensions)
-        living = np.concatenate((alive[: self.bounds[last]], np.ones(len(small.pieces), bool)))
+        small = self._from(last, alive, fresh)
+        living = np.concatenate((alive[: self.bounds[last]], np.ones(len(small), bool)))
         return View([*self.blocks[:last], small], living, self.codes)
 
     def merges(self, more: int) -> bool:
@@ -228,12 +84,14 @@ class View:
         first = int(self.bounds[1])
         return int(alive[first:].sum()) + more > max(MERGE, first // 10)
 
-    def _from(self, first: int, alive: Bools, new: Sequence[Piece], codes: Codes, dimensions: int) -> Block:
-        """One block of what lives in the blocks from `first` on, and the new pieces."""
-        low = self.bounds[first]
-        reads = [read for block in self.blocks[first:] for read in block.reads]
-        kept = np.flatnonzero(alive[low:])
-        return Block.of([*(self.pieces[low + i] for i in kept), *new], codes, dimensions, [reads[i] for i in kept])
+    def _from(self, first: int, alive: Bools, fresh: Block) -> Block:
+        """One block of what lives in the blocks from `first` on, and the fresh one."""
+        bounds = self.bounds[first:]
+        parts = [
+            (block, np.flatnonzero(alive[low:high]))
+            for block, low, high in zip(self.blocks[first:], bounds[:-1], bounds[1:], strict=True)
+        ]
+        return Block.joined([*parts, (fresh, np.arange(len(fresh)))]) if parts else fresh
 
     @property
     def dimensions(self) -> int:
@@ -260,7 +118,16 @@ class View:
         numbers = [self.codes.memories[memory] for memory in memories if memory in self.codes.memories]
         if not numbers:
             return []
-        return [self.pieces[i] for i in np.flatnonzero(np.isin(self.memories, numbers) & self.alive)]
+        return [self.piece(i) for i in np.flatnonzero(np.isin(self.memories, numbers) & self.alive).tolist()]
+
+    def living(self) -> list[Piece]:
+        """All living pieces, with their vectors."""
+        return [self.piece(i) for i in np.flatnonzero(self.alive).tolist()]
+
+    def piece(self, number: int) -> Piece:
+        """A piece with its vectors."""
+        block = int(np.searchsorted(self.bounds, number, side="right")) - 1
+        return self.blocks[block].piece(number - int(self.bounds[block]))
 
     def wanted(self, only: Filter) -> Bools:
         """Which pieces pass the filter, shape (n,)."""
@@ -280,12 +147,13 @@ class View:
             mask &= self.at < only.until
         return np.asarray(mask, bool)
 
-    def _bearing(self, labels: Sequence[tuple[str, str]]) -> Bools:
+    def _bearing(self, labels: Sequence[Label]) -> Bools:
         """Which pieces bear one of these labels, shape (n,)."""
         mask = np.zeros(len(self.pieces), bool)
+        known = [code for label in labels if (code := self.codes.labels.get(label)) is not None]
         for low, block in zip(self.bounds, self.blocks, strict=False):
-            for label in labels:
-                mask[block.labels.get(label, _NO_ROWS) + low] = True
+            for code in known:
+                mask[block.labels.rows[block.labels.at(code)] + low] = True
         return mask
 
     def cosines(self, vector: NDArray[np.float32]) -> Floats:
@@ -305,9 +173,12 @@ class View:
 
     def postings(self, word: str) -> tuple[Ints, Floats]:
         """(numbers of the living pieces with the word, how often each has it)"""
-        found = [block.postings.get(word, _NOWHERE) for block in self.blocks]
-        where = np.concatenate([there + low for low, (there, _) in zip(self.bounds, found, strict=False)])
-        often = np.concatenate([times for _, times in found])
+        code = self.codes.words.get(word)
+        if code is None:
+            return np.zeros(0, np.int64), np.zeros(0)
+        found = [(block.words, block.words.at(code)) for block in self.blocks]
+        where = np.concatenate([words.rows[at] + low for low, (words, at) in zip(self.bounds, found, strict=False)])
+        often = np.concatenate([words.often[at] for words, at in found]).astype(float)
         living = self.alive[where]
         return where[living], often[living]
 
@@ -344,35 +215,3 @@ class View:
             before[memories[right[same]]] = memories[left[same]]
             after[memories[left[same]]] = memories[right[same]]
         return before, after
-
-
-_NO_ROWS: Ints = np.zeros(0, np.int64)
-_NOWHERE: tuple[Ints, Floats] = (_NO_ROWS, np.zeros(0))
-
-
-def _labels(pieces: Sequence[Piece]) -> dict[tuple[str, str], Ints]:
-    found: dict[tuple[str, str], list[int]] = {}
-    for i, piece in enumerate(pieces):
-        named = (("entity", name) for name in piece.entities)
-        for label in {("kind", piece.kind), *(("tag", tag) for tag in piece.tags), *named}:
-            found.setdefault(label, []).append(i)
-    return {label: np.array(rows, np.int64) for label, rows in found.items()}
-
-
-def _read(text: str) -> Read:
-    """A piece's terms; whether it asks something, and whether it holds what answers when, how many and who; and a number that is
-    the same for all that say the same in the same words."""
-    who, _, said = text.partition(": ")
-    asks = "?" in said or "？" in said
-    words = terms(said)
-    shape = (asks, bool(_TIME.search(said)), bool(_NUMBER.search(said)), bool(_NAME.search(said)))
-    return (*terms(who), *words), shape, _said(words, said)
-
-
-def said_in(text: str) -> int:
-    """As `View.said`, of any text."""
-    return _said(terms(text), text)
-
-
-def _said(words: Sequence[str], text: str) -> int:
-    return hash(" ".join(sorted(set(words))) or squeeze(fold(text)))

@@ -199,7 +199,7 @@ class Warm:
             log.warning("index of cube %s: %s", info.id, error)
             warm = await self._ready(again, await self.embedder_of(again), whole=True)
             return Seen(warm.view, warm.embedder, warm.degraded)
-        fresh = [piece for i, piece in enumerate(view.pieces) if view.alive[i]]
+        fresh = view.living()
         held = changed | {piece.memory for piece in fresh}
         beside = [entry.piece for entry in found if entry.piece.memory not in held]
         return Seen(await asyncio.to_thread(View.of, beside + fresh, embedder.dimensions), warm.embedder)

@@ -58,7 +58,7 @@ def test_a_question_finds_the_same_without_it(embedder: Embedder, monkeypatch: p
 
 def test_a_view_of_several_blocks_is_compared_as_one(embedder: Embedder) -> None:
     whole = _talk(embedder)
-    pieces = whole.pieces
+    pieces = whole.living()
     parts = View.of(pieces[:4], embedder.dimensions).changed((), pieces[4:7], embedder.dimensions)
     parts = parts.changed((), pieces[7:], embedder.dimensions)
     asked = encode_query(embedder, "the dog on the sofa").pieces

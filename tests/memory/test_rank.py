@@ -231,9 +231,9 @@ def test_a_view_that_was_changed_is_the_one_made_anew(embedder: Embedder, seed: 
         seen = seen.changed({*gone, *(p.memory for p in new)}, embedded, embedder.dimensions)
     question = "Do I like my dog or the boat?"
     asked = encode_query(embedder, question)
-    left = [p for i, p in enumerate(seen.pieces) if seen.alive[i]]
+    left = seen.living()
     assert {p.id for p in left} == {p.id for p in held.values()}
-    fresh = View.of([replace(p) for p in left], embedder.dimensions)
+    fresh = View.of(left, embedder.dimensions)
 
     def scores(of: View) -> dict[str, float]:
         return {of.pieces[e.number].id: round(e.score, 5) for e in rank(of, question, asked, Filter(), NOW, every=True)}
@@ -256,8 +256,11 @@ def test_a_view_holds_nothing_of_what_is_gone_once_it_is_merged(embedder: Embedd
     seen = seen.changed({"m0"}, [piece(n, "I like soup.") for n in range(2, MERGE + 3)], 384)
     assert len(seen.blocks) == 1
     assert not [p for p in seen.pieces if "swordfish" in p.text]
-    assert "swordfish" not in seen.blocks[0].postings
-    assert not any("swordfish" in words for words, *_ in seen.blocks[0].reads)
+    assert seen.codes.words.keys() >= {"tea", "soup"}
+    assert "swordfish" not in seen.codes.words
+    assert "m0" not in seen.codes.memories
+    assert seen.codes.sessions.keys() == {"", *(p.session for p in seen.pieces)}
+    assert [list(seen.postings("tea")[0]), len(seen.postings("soup")[0])] == [[0], MERGE + 1]
 
 
 def test_a_changed_view_keeps_the_arrays_of_what_did_not_change(embedder: Embedder) -> None:
@@ -273,8 +276,10 @@ def test_vectors_are_held_once(embedder: Embedder) -> None:
     seen = view(embedder, piece(0, "My dog is called Rex."))
     for made in (seen, seen.changed(set(), embed_pieces(embedder, [piece(1, "I like tea.")]), embedder.dimensions)):
         for block in made.blocks:
-            assert all(p.vector is not None and np.shares_memory(p.vector, block.vectors) for p in block.pieces)
-            assert all(p.late is not None and np.shares_memory(p.late, block.late) for p in block.pieces)
+            assert all(p.vector is None and p.late is None for p in block.pieces)
+            whole = [block.piece(i) for i in range(len(block))]
+            assert all(p.vector is not None and np.shares_memory(p.vector, block.vectors) for p in whole)
+            assert all(p.late is not None and np.shares_memory(p.late, block.late) for p in whole)
 
 
 def test_views_made_at_the_same_time_do_not_mix_memories_up(embedder: Embedder) -> None:

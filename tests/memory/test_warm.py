@@ -275,7 +275,7 @@ async def _vector(proxy: Retriever, text: str) -> NDArray[np.float32]:
     assert info is not None
     view = await proxy._warm.whole(info)
     assert view is not None
-    (found,) = [p.vector for i, p in enumerate(view.pieces) if view.alive[i] and text in p.text]
+    (found,) = [p.vector for p in view.living() if text in p.text]
     assert found is not None
     return found
 
