@@ -1,4 +1,5 @@
-// MaxSim in one go (see memory/maxsim.py): no copy of what is stored, none of it as floats but a few rows at a time.
+// MaxSim in one go (see memory/maxsim.py): no copy of what is stored, none of it as floats but a few rows at a time. And products
+// of vectors with one.
 #include <cstdint>
 #include <cstring>
 
@@ -40,6 +41,32 @@ __attribute__((always_inline)) inline void compare(const int8_t *const *texts, c
     }
 }
 
+// the products of those of `count` rows that are wanted with the vector; the others stay as they are
+template <typename V>
+__attribute__((always_inline)) inline void multiply(const float *rows, const uint8_t *wanted, int64_t count, int64_t width,
+                                                    const float *vector, double *out)
+{
+    constexpr int64_t lanes = sizeof(V) / sizeof(float), beside_each = 4 * lanes;
+    for (int64_t i = 0; i < count; i++) {
+        if (!wanted[i]) continue;
+        const float *row = rows + i * width;
+        V sums[4] = {};
+        int64_t k = 0;
+        for (; k + beside_each <= width; k += beside_each)
+            for (int64_t r = 0; r < 4; r++) {
+                V a, b;
+                std::memcpy(&a, row + k + r * lanes, sizeof a);
+                std::memcpy(&b, vector + k + r * lanes, sizeof b);
+                sums[r] += a * b;
+            }
+        const V sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+        float total = 0;
+        for (int64_t lane = 0; lane < lanes; lane++) total += sum[lane];
+        for (; k < width; k++) total += row[k] * vector[k];
+        out[i] = total;
+    }
+}
+
 typedef float four __attribute__((vector_size(16)));
 
 #if defined(__x86_64__)
@@ -53,11 +80,29 @@ __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma"))) void with_512_
     compare<sixteen, 8>(texts, lengths, count, asked, groups, width, best);
 }
 
+__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma"))) void dots_with_512_bits(
+    const float *rows, const uint8_t *wanted, int64_t count, int64_t width, const float *vector, double *out)
+{
+    multiply<sixteen>(rows, wanted, count, width, vector, out);
+}
+
 __attribute__((target("avx2,fma"))) void with_256_bits(
     const int8_t *const *texts, const int64_t *lengths, int64_t count, const float *asked, int64_t groups, int64_t width,
     float *best)
 {
     compare<eight, 8>(texts, lengths, count, asked, groups, width, best);
+}
+
+__attribute__((target("avx2,fma"))) void dots_with_256_bits(
+    const float *rows, const uint8_t *wanted, int64_t count, int64_t width, const float *vector, double *out)
+{
+    multiply<eight>(rows, wanted, count, width, vector, out);
+}
+
+int bits()  // that a register of this processor holds
+{
+    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) return 512;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 256 : 128;
 }
 #endif
 
@@ -68,10 +113,19 @@ extern "C" void memrelay_maxsim(const int8_t *const *texts, const int64_t *lengt
                                 int64_t groups, int64_t width, float *best)
 {
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-        return with_512_bits(texts, lengths, count, asked, groups, width, best);
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return with_256_bits(texts, lengths, count, asked, groups, width, best);
+    if (bits() == 512) return with_512_bits(texts, lengths, count, asked, groups, width, best);
+    if (bits() == 256) return with_256_bits(texts, lengths, count, asked, groups, width, best);
 #endif
     compare<four, 4>(texts, lengths, count, asked, groups, width, best);
+}
+
+// out[i]: the product of row i (of `width` floats) with the vector, where it is wanted
+extern "C" void memrelay_dots(const float *rows, const uint8_t *wanted, int64_t count, int64_t width, const float *vector,
+                              double *out)
+{
+#if defined(__x86_64__)
+    if (bits() == 512) return dots_with_512_bits(rows, wanted, count, width, vector, out);
+    if (bits() == 256) return dots_with_256_bits(rows, wanted, count, width, vector, out);
+#endif
+    multiply<four>(rows, wanted, count, width, vector, out);
 }

@@ -1,48 +1,23 @@
 """MaxSim (Khattab and Zaharia, ColBERT, 2020): of each piece asked the best match among each text's pieces.
 
-`maxsim.cpp` is built when memrelay is installed where a compiler is; it takes a third of the time, copies nothing and lets other
-threads run meanwhile. Without it numpy does the same.
+Compiled (maxsim.cpp) it takes a third of the time of numpy.
 """
 
 from __future__ import annotations
 
-import ctypes
-import logging
-from collections.abc import Callable
-from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
-log = logging.getLogger(__name__)
-_BESIDE = 16  # as in maxsim.cpp
-_WIDEST = 512
+from memory.compiled import BESIDE, WIDEST, function
+
 _AT_ONCE = (
     1024  # pieces that numpy compares at a time: as floats they are four times as large, and shall stay in the cache
 )
 
 Ints = NDArray[np.int64]
-Built = Callable[..., None]
 
 
-def _load() -> Built | None:
-    for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"_maxsim{suffix}")
-        if path.exists():
-            try:
-                found = ctypes.CDLL(str(path)).memrelay_maxsim
-            except (OSError, AttributeError) as error:
-                log.warning("%s cannot be used (%s)", path.name, error)
-                return None
-            pointer, number = ctypes.c_void_p, ctypes.c_int64
-            found.argtypes = [pointer, pointer, number, pointer, number, number, pointer]
-            found.restype = None
-            return found
-    return None
-
-
-_built = _load()
+_built = function("maxsim")
 
 
 def is_built() -> bool:
@@ -52,7 +27,7 @@ def is_built() -> bool:
 
 def can(asked: NDArray[np.float32], width: int) -> bool:
     """Whether `best_at` can compare these: the compiled form is there, and they are as wide as what is stored."""
-    return _built is not None and asked.shape[1] == width <= _WIDEST and len(asked) > 0
+    return _built is not None and asked.shape[1] == width <= WIDEST and len(asked) > 0
 
 
 def best_at(asked: NDArray[np.float32], at: Ints, lengths: Ints, scale: float) -> NDArray[np.float32]:
@@ -60,12 +35,12 @@ def best_at(asked: NDArray[np.float32], at: Ints, lengths: Ints, scale: float) -
     (len(at), m). `at`: where each text's pieces lie in memory, which the caller keeps; none is empty. Lets go of the GIL."""
     assert _built is not None
     many, width = asked.shape
-    groups = -(-many // _BESIDE)
-    columns = np.zeros((groups, width, _BESIDE), np.float32)
+    groups = -(-many // BESIDE)
+    columns = np.zeros((groups, width, BESIDE), np.float32)
     for group in range(groups):
-        part = asked[group * _BESIDE : (group + 1) * _BESIDE]
+        part = asked[group * BESIDE : (group + 1) * BESIDE]
         np.divide(part.T, np.float32(scale), out=columns[group, :, : len(part)])
-    best = np.empty((len(at), groups * _BESIDE), np.float32)
+    best = np.empty((len(at), groups * BESIDE), np.float32)
     at, lengths = np.ascontiguousarray(at, np.int64), np.ascontiguousarray(lengths, np.int64)
     _built(at.ctypes.data, lengths.ctypes.data, len(at), columns.ctypes.data, groups, width, best.ctypes.data)
     return best[:, :many]

@@ -60,11 +60,12 @@ _M = sql.memories
 _EVERY = sa.select(_M).where(_M.c.cube == sa.bindparam("cube")).order_by(_M.c.message_time, _M.c.id)
 _BY_IDS = _EVERY.where(_M.c.id.in_(sa.bindparam("ids", expanding=True)), _M.c.status != Status.DELETED.value)
 _SINCE = _EVERY.where(_M.c.rev > sa.bindparam("rev"))
-_STANDING = _EVERY.where(
-    _M.c.status == Status.ACTIVE.value,
-    sa.or_(_M.c.kind.in_(sa.bindparam("kinds", expanding=True)), _M.c.pinned == 1),
-)
-_STANDING_SINCE = _STANDING.where(_M.c.rev > sa.bindparam("rev"))
+_BY_KIND, _PINNED = _M.c.kind.in_(sa.bindparam("kinds", expanding=True)), _M.c.pinned == sa.literal_column("1")
+_ACTIVE = _EVERY.where(_M.c.status == Status.ACTIVE.value)
+_HERE = sa.select(_M.c.id).where(_M.c.cube == sa.bindparam("cube"), _M.c.status == Status.ACTIVE.value)
+# each by an index of its own; of an "or" SQLite would look through the whole cube, and so it would without a bound below
+_STANDING = _ACTIVE.where(_M.c.id.in_(sa.union_all(_HERE.where(_BY_KIND), _HERE.where(_PINNED))))
+_STANDING_SINCE = _ACTIVE.where(sa.or_(_BY_KIND, _PINNED), _M.c.rev > sa.bindparam("rev"))
 _USED = made_once(
     sa.update(_M)
     .where(
@@ -425,7 +426,7 @@ class Memories:
         names = [kind.value for kind in kinds]
         if since:
             rows = await self._database.rows(_STANDING_SINCE, cube=cube, kinds=names, rev=since)
-        else:  # without a bound: SQLite would look through every revision
+        else:
             rows = await self._database.rows(_STANDING, cube=cube, kinds=names)
         return [from_row(row) for row in rows]
 

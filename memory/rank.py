@@ -40,6 +40,10 @@ FOREIGN: Mapping[str, float] = {
     "session_words": 0.20, "replies": 0.10, "asks": 0.05, "when": 0.10, "number": 0.10, "name": 0.15, "date": 0.50,
     "own": 0.40, "yours": 0.40, "exact": 0.30, "echo": 0.50,
 }  # fmt: skip
+_SHARES = {
+    id(table): np.array([table.get(name, 0.0) for name in NAMES], np.float32) / np.float32(sum(table.values()))
+    for table in (LATE, PLAIN, FOREIGN)
+}  # of the whole, in the order of NAMES
 ANSWERABLE = -2.2  # log-odds, fitted on questions of one person asked of another; see docs/BENCHMARKS.md
 UNKNOWN = 7.0  # the same, when every name in the question is unknown
 NEAR = 0.12  # rescaled cosine from which two texts have something to do with each other
@@ -112,7 +116,7 @@ def rank(
     if not len(found.numbers):
         return Order(found.numbers, np.zeros(0), found.values)
     weights = _weights(question, asked)
-    shares = found.values * np.array([weights.get(name, 0.0) for name in NAMES], np.float32) / sum(weights.values())
+    shares = found.values * _SHARES[id(weights)]
     total = shares.sum(axis=1)
     order = np.argsort(-total, kind="stable")
     if not every:
@@ -140,14 +144,14 @@ def _fits(
     unknown = UNKNOWN * _unknown_names(view, question)
     plain = found.covered >= COVERED  # fits by itself, however much better another one does
     if weights is LATE:
-        cosine_of, met_of = np.nan_to_num(found.cosine, nan=0.0), np.nan_to_num(found.met, nan=0.0)
+        cosine_of, met_of = (np.where(np.isnan(values), 0.0, values) for values in (found.cosine, found.met))
         other = view.said[found.numbers] != said_in(question)  # what was said before in the same words is no answer
         best = np.sort(cosine_of * other)[::-1]
         likely = 10.5 * best[0] + 4.2 * best[:3].mean() + 10.0 * (met_of * other).max() - 10.0 - unknown
         answerable = likely > ANSWERABLE
         placed = found.values[:, NAMES.index("window")]  # said beside what fits
-        near = np.maximum.reduce([cosine_of / 0.12, met_of / 0.35, found.covered / 0.15, placed / 0.45])
-        fits = (near >= 1.0) & answerable
+        beside = (cosine_of >= 0.12) | (met_of >= 0.35) | (found.covered >= 0.15) | (placed >= 0.45)
+        fits = beside & answerable
         plain |= (cosine_of >= 0.35) | (met_of >= 0.55)
     elif weights is FOREIGN:
         shared = _shared(question, [view.pieces[number].text for number in found.numbers])

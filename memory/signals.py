@@ -2,7 +2,7 @@
 
 Two steps. Meaning and words are compared with every piece of the view; the best few hundred, with what was said around
 them, are then compared word piece by word piece. Words are scored by BM25 (Robertson and Zaragoza, 2009; k1 = 1.2,
-b = 0.75), rarity is its idf.
+b = 0.75), rarity is its idf. signals.cpp does the same as `_nearest` and `_told` here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memory.blocks import Bools, Floats, Ints
+from memory.compiled import Nearest, nearest
+from memory.compiled import signals as told
 from memory.extract.dates import DateSpan, find_dates
-from memory.late import Asked
+from memory.late import SCALE, Asked
+from memory.maxsim import can as fits
+from memory.maxsim import is_built
 from memory.store import Filter
 from memory.view import View
 from memory.words import fold, terms
@@ -69,18 +73,68 @@ class Signals:
 
 def signals(view: View, question: str, asked: Asked, only: Filter, now: float) -> Signals:
     """What speaks for the pieces that pass the filter."""
-    mask = view.wanted(only)
+    mask, counted = view.wanted(only), Counter(terms(question))
+    compiled = is_built() and (asked.pieces is None or fits(asked.pieces, view.late_width))
+    if compiled:
+        vector = np.ascontiguousarray(asked.vector, np.float32)
+        near = nearest(view.layout, mask, vector, counted, view.codes.words, WHOLE, CLOSELY, AROUND)
+    else:
+        near = _nearest(view, mask, asked.vector, counted)
+    chosen = near.numbers
+    if not len(chosen):
+        return Signals(chosen, np.zeros((0, len(NAMES)), np.float32), *(np.zeros(0) for _ in range(3)))
+    weights = None
+    if asked.pieces is not None and asked.spans is not None:
+        weights = _weights(question, asked.spans, near.rarity).astype(np.float32)
+    asks = tuple(bool(sort.search(question)) for sort in (_WHEN, _NUMBER, _NAME, _YOURS))
+    dated, spoken = _dated(view, chosen, find_dates(question, now)), _named(view, chosen, question)
+    if compiled:
+        values, met = told(
+            view.layout,
+            near,
+            None if weights is None else asked.pieces,
+            SCALE,
+            weights,
+            asks,
+            dated,
+            spoken,
+            now,
+            len(NAMES),
+        )
+    else:
+        values, met = _told(view, near, asked, weights, asks, dated, spoken, now)
+    return Signals(chosen, values, near.cosine, near.covered, met)
+
+
+def _nearest(view: View, mask: Bools, vector: NDArray[np.float32], counted: Mapping[str, int]) -> Nearest:
+    """Every piece compared by meaning and by words; those that are worth a closer look."""
     every = np.flatnonzero(mask)
     if not len(every):
-        return Signals(every, np.zeros((0, len(NAMES)), np.float32), *(np.zeros(0) for _ in range(3)))
-    cosine, (words, covered, exact), rarity = view.cosines(asked.vector), *_words(view, question, mask)
+        none = np.zeros(0)
+        return Nearest(every, none, none, none, none, none, {})
+    cosine, (words, covered, exact), rarity = view.cosines(vector), *_words(view, counted, mask)
     meaning = np.where(np.isnan(cosine), _mean(cosine[every]), cosine)
     chosen = _chosen(view, mask, every, scaled(meaning[every]) + scaled(words[every]))
+    return Nearest(chosen, meaning[chosen], words[chosen], cosine[chosen], covered[chosen], exact[chosen], rarity)
+
+
+def _told(
+    view: View,
+    near: Nearest,
+    asked: Asked,
+    weights: NDArray[np.float32] | None,
+    asks: tuple[bool, ...],
+    dated: Floats | None,
+    spoken: Floats | None,
+    now: float,
+) -> tuple[NDArray[np.float32], Floats]:
+    """(the signals of these pieces (n, len(NAMES)), the share of the question's word pieces that each meets (n,))"""
+    chosen, f, w = near.numbers, near.meaning, near.words
     rounds = _Rounds.of(view, chosen)
-    matched, met = _matched(view, chosen, question, asked, rarity, covered[chosen])
-    f, w = meaning[chosen], words[chosen]
+    matched, met = _matched(view, chosen, asked, weights, near.covered)
     best_f, best_w = rounds.best(f), rounds.best(w)
-    asks, user_side, cosine = view.shape[chosen, 0], view.user_side[chosen], cosine[chosen]
+    user_side, shape = view.user_side[chosen], view.shape[chosen].astype(float)
+    asking, nothing = shape[:, 0], np.zeros(len(chosen))
     match = scaled(matched.sum(axis=1))
     alike = {  # these are brought to one scale together
         "meaning": f,
@@ -91,26 +145,29 @@ def signals(view: View, question: str, asked: Asked, only: Filter, now: float) -
         "length": view.log_lengths[chosen],
         **_late(rounds, matched),
     }
-    yours = bool(_YOURS.search(question))
+    when, number, name, yours = asks
     columns = {
         **dict(zip(alike, _scaled_rows(np.array([*alike.values()])), strict=True)),
         "match": match,
-        "replies": _replies(rounds, match * asks, user_side),
-        **_answers(view, chosen, question),
-        "asks": -asks,
-        "date": _dated(view, chosen, find_dates(question, now)),
-        "speaker": _named(view, chosen, question),
+        "replies": _replies(rounds, match * asking, user_side),
+        # whether a piece holds the sort of thing that is asked for
+        "when": shape[:, 1] * when,
+        "number": shape[:, 2] * number,
+        "name": shape[:, 3] * name,
+        "asks": -asking,
+        "date": nothing if dated is None else dated,
+        "speaker": nothing if spoken is None else spoken,
         "recency": np.exp(np.minimum(view.times[chosen] - now, 0.0) / (90 * 86400)),
-        "exact": exact[chosen],
+        "exact": near.exact,
         # the same question asked before answers nothing
-        "echo": asks * (np.minimum(np.maximum(np.nan_to_num(cosine), 0.7), 0.9) - 0.7) / -0.2,
+        "echo": asking * (np.minimum(np.maximum(np.nan_to_num(near.cosine), 0.7), 0.9) - 0.7) / -0.2,
         "own": user_side & (not yours),
         "yours": ~user_side & yours,
     }
     values = np.empty((len(chosen), len(NAMES)), np.float32)
-    for place, name in enumerate(NAMES):
-        values[:, place] = columns[name]
-    return Signals(chosen, values, cosine, covered[chosen], met)
+    for place, column in enumerate(NAMES):
+        values[:, place] = columns[column]
+    return values, met
 
 
 def scaled(values: Floats) -> Floats:
@@ -139,14 +196,16 @@ def _mean(values: Floats) -> float:
     return float(known.mean()) if len(known) else 0.0
 
 
-def _words(view: View, question: str, mask: Bools) -> tuple[tuple[Floats, Floats, Floats], dict[str, float]]:
+def _words(
+    view: View, counted: Mapping[str, int], mask: Bools
+) -> tuple[tuple[Floats, Floats, Floats], dict[str, float]]:
     """((BM25, share of the question's words by rarity, share of its numbers and codes), rarity by word), over all pieces."""
     count = int(mask.sum())
     average = max(float(view.lengths[mask].mean()), 1.0)
     found, covered, exact = np.zeros(len(mask)), np.zeros(len(mask)), np.zeros(len(mask))
     codes = 0.0
     rarity: dict[str, float] = {}
-    for word, times in Counter(terms(question)).items():
+    for word, times in counted.items():
         where, often = view.postings(word)
         inside = mask[where]
         where, often = where[inside], often[inside]
@@ -239,13 +298,12 @@ def _top_three(rounds: _Rounds, best: Floats) -> Floats:
 
 
 def _matched(
-    view: View, chosen: Ints, question: str, asked: Asked, rarity: dict[str, float], covered: Floats
+    view: View, chosen: Ints, asked: Asked, weights: NDArray[np.float32] | None, covered: Floats
 ) -> tuple[NDArray[np.float32], Floats]:
     """((n, m): how much more than usual each piece of the question is met, by rarity; (n,): the share of it that is met)"""
     best, which = (_NONE, _NOWHERE) if asked.pieces is None else view.matches(chosen, asked.pieces)
-    if asked.spans is None or not best.size:
+    if weights is None or not best.size:
         return np.zeros((len(chosen), 1), np.float32), np.full(len(chosen), np.nan)
-    weights = _weights(question, asked.spans, rarity).astype(np.float32)
     over = np.maximum(best - best.mean(axis=0), 0.0)
     over *= weights
     if len(which) == len(chosen):
@@ -299,18 +357,10 @@ def _replies(rounds: _Rounds, asked: Floats, user_side: Bools) -> Floats:
     return np.asarray(best[np.where(user_side, rounds.earlier, rounds.of_piece)], float)
 
 
-def _answers(view: View, chosen: Ints, question: str) -> dict[str, Floats]:
-    """Whether a piece holds the sort of thing that is asked for."""
-    shape = view.shape[chosen].astype(float)
-    return {
-        "when": shape[:, 1] * bool(_WHEN.search(question)),
-        "number": shape[:, 2] * bool(_NUMBER.search(question)),
-        "name": shape[:, 3] * bool(_NAME.search(question)),
-    }
-
-
-def _dated(view: View, chosen: Ints, spans: Sequence[DateSpan]) -> Floats:
-    """How well the day on which a piece was said, or of which it tells, fits a date in the question."""
+def _dated(view: View, chosen: Ints, spans: Sequence[DateSpan]) -> Floats | None:
+    """How well the day on which a piece was said, or of which it tells, fits a date in the question; None: it names none."""
+    if not spans:
+        return None
     found = np.zeros(len(chosen))
     for span in spans:
         share = _SHARE.get(span.precision, 0.5)
@@ -321,9 +371,9 @@ def _dated(view: View, chosen: Ints, spans: Sequence[DateSpan]) -> Floats:
     return found
 
 
-def _named(view: View, chosen: Ints, question: str) -> Floats:
-    """1 where the one speaker whom the question names is the one who speaks."""
+def _named(view: View, chosen: Ints, question: str) -> Floats | None:
+    """1 where the one speaker whom the question names is the one who speaks; None: it names none, or several."""
     speakers = view.speakers[chosen]
     asked = set(_WORD.findall(fold(question)))
     named = [who for who in np.flatnonzero(np.bincount(speakers)).tolist() if asked & view.codes.called(who)]
-    return np.asarray(speakers == named[0], float) if len(named) == 1 else np.zeros(len(chosen))
+    return np.asarray(speakers == named[0], float) if len(named) == 1 else None

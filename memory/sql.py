@@ -165,6 +165,7 @@ memories = Table(
     Index("memories_kind", "cube", "kind", "status"),
     Index("memories_digest", "cube", "digest"),
     Index("memories_slot", "cube", "slot"),
+    Index("memories_pinned", "cube", sqlite_where=sa.text("pinned = 1"), postgresql_where=sa.text("pinned = 1")),
 )
 
 lineage = Table(  # which turn a memory was learned from; the same as memories.sources, to be asked from the other end

@@ -9,11 +9,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Collection, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memory.blocks import Block, Bools, Codes, Floats, Ints, Label
+from memory.compiled import Layout
 from memory.late import SCALE, best_matches
 from memory.maxsim import best_at, can
 from memory.store import Filter, Piece
@@ -41,8 +43,9 @@ class View:
         self.active = np.concatenate([block.active for block in blocks])
         self.user_side = np.concatenate([block.user_side for block in blocks])
         self.episodes = np.concatenate([block.episodes for block in blocks])
+        # of the word pieces; 0: there are none, or those of several embedders
         widths = {block.late.shape[1] for block in blocks if len(block.late)}
-        self._late_width = widths.pop() if len(widths) == 1 else 0
+        self.late_width = widths.pop() if len(widths) == 1 else 0
         self._late_at = np.concatenate([block.late_at for block in blocks])
         self._late_lengths = np.concatenate([np.diff(block.starts) for block in blocks])
         moments = np.concatenate([block.moments for block in blocks])
@@ -93,6 +96,23 @@ class View:
         ]
         return Block.joined([*parts, (fresh, np.arange(len(fresh)))]) if parts else fresh
 
+    @cached_property
+    def layout(self) -> Layout:
+        """Where its arrays lie."""
+        arrays = (
+            self.memories, self.sessions, self.before, self.after, self.known, self.episodes, self.user_side, self.lengths,
+            self.log_lengths, self.times, self.shape, self._late_at, self._late_lengths,
+        )  # fmt: skip
+        blocks = [
+            (
+                low, len(block), block.vectors.ctypes.data, len(block.words.codes), block.words.codes.ctypes.data,
+                block.words.rows.ctypes.data, block.words.often.ctypes.data,
+            )
+            for low, block in zip(self.bounds.tolist(), self.blocks, strict=False)
+        ]  # fmt: skip
+        numbers = len(self.pieces), len(self.before) - 1, self.dimensions, self.late_width
+        return Layout.of(numbers, arrays, blocks)
+
     @property
     def dimensions(self) -> int:
         """Of its vectors."""
@@ -113,12 +133,13 @@ class View:
         within = self.episodes[bare] & (times > since) & (times <= until)
         return not within.all(), float(times.min())
 
-    def of_memories(self, memories: Collection[str]) -> list[Piece]:
-        """The living pieces of these memories."""
+    def of_memories(self, memories: Collection[str], *, bare: bool = False) -> list[Piece]:
+        """The living pieces of these memories; `bare`: without their vectors."""
         numbers = [self.codes.memories[memory] for memory in memories if memory in self.codes.memories]
         if not numbers:
             return []
-        return [self.piece(i) for i in np.flatnonzero(np.isin(self.memories, numbers) & self.alive).tolist()]
+        found = np.flatnonzero(np.isin(self.memories, numbers) & self.alive).tolist()
+        return [self.pieces[i] if bare else self.piece(i) for i in found]
 
     def living(self) -> list[Piece]:
         """All living pieces, with their vectors."""
@@ -189,7 +210,7 @@ class View:
         which = np.flatnonzero(lengths)
         if not len(which):
             return np.zeros((0, len(asked)), np.float32), which
-        if can(asked, self._late_width):
+        if can(asked, self.late_width):
             return best_at(asked, self._late_at[numbers[which]], lengths[which], SCALE), which
         starts = np.concatenate(([0], np.cumsum(lengths[which])[:-1]))
         return best_matches(asked, self._late(numbers[which]), starts), which

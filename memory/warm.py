@@ -442,9 +442,8 @@ class Warm:
     def _as_they_are(warm: _Warm, missing: Sequence[Piece]) -> list[Piece]:
         """These pieces as the view has them now, without vectors that are lent."""
         lent = {piece.id for piece in missing if piece.id in warm.lent}
-        now = warm.view.of_memories({warm.lent[one].memory for one in lent})
-        current = [replace(piece, vector=None, late=None) for piece in now if piece.id in lent]
-        return [*(piece for piece in missing if piece.id not in lent), *current]
+        now = warm.view.of_memories({warm.lent[one].memory for one in lent}, bare=True)
+        return [*(piece for piece in missing if piece.id not in lent), *(piece for piece in now if piece.id in lent)]
 
     def _is_fresh(self, piece: Piece, now: float) -> bool:
         return piece.kind == "episode" and 0.0 <= now - piece.time < self._fresh_s

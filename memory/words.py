@@ -73,6 +73,9 @@ def stem(word: str) -> str:
 
 def squeeze(text: str) -> str:
     """White space folded, ends trimmed."""
+    # nothing that can be printed is white space but a space
+    if text.isprintable() and "  " not in text and text[:1] != " " != text[-1:]:
+        return text
     return " ".join(text.split())
 
 

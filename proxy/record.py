@@ -161,7 +161,8 @@ class Record:
         self._triggers.tell(TURN_FINISHED, turn.cube)
         await asyncio.sleep(_AFTER_S)  # the answer leaves first
         try:
-            await self._retriever.warm(turn.cube)
+            if not self._foresight.busy():  # the next question brings the cube up to date itself, while it is embedded
+                await self._retriever.warm(turn.cube)
             await self._foresight.answered(turn.cube, turn.session, f"{turn.user_text}\n{turn.assistant_text}")
         except DatabaseError as error:
             log.warning("working set of cube %s: %s", turn.cube, error)
