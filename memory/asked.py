@@ -1,43 +1,80 @@
-"""Questions that were embedded lately. Who sends one message to several models at once, regenerates or tries again asks the same
-once more; its vectors are known then. Texts are not kept, only their digests."""
+"""Questions on their way to their vectors, and those that were embedded lately. Who sends one message to several models at once,
+regenerates or tries again asks the same once more; its vectors are known then. Texts are not kept, only their digests.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import TypeVar
 
 from memory.late import Asked, encode_query
 from memory.models import Embedder
 
+T = TypeVar("T")
 MOST = 256  # questions
 KEPT_S = 600.0
 
 
-class Questions:
-    """May be used by several threads."""
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """A question that is being embedded, or has been; nobody who gives up takes it from the others."""
 
-    def __init__(self, most: int = MOST, kept_s: float = KEPT_S) -> None:
+    _vectors: Future[Asked]
+    _threads: Executor
+
+    async def vectors(self) -> Asked:
+        """When they are there. Raises what the embedder raised."""
+        return await asyncio.shield(asyncio.wrap_future(self._vectors))
+
+    async def then(self, work: Callable[[Asked], T]) -> T:
+        """What `work` makes of them: by the thread that has embedded the question, as soon as it has."""
+        found: Future[T] = Future()
+        once = [
+            (found, work)
+        ]  # taken out when it is done: a future keeps what it has called, and with it all that this holds
+
+        def go_on(done: Future[Asked]) -> None:
+            found, work = once.pop()
+            if not found.set_running_or_notify_cancel():
+                return
+            try:
+                found.set_result(work(done.result()))
+            except BaseException as error:  # for whoever waits
+                found.set_exception(error)
+
+        if self._vectors.done():
+            self._threads.submit(go_on, self._vectors)
+        else:
+            self._vectors.add_done_callback(go_on)
+        return await asyncio.wrap_future(found)
+
+
+class Questions:
+    """For one event loop; `threads` runs the embedder."""
+
+    def __init__(self, threads: Executor, most: int = MOST, kept_s: float = KEPT_S) -> None:
+        self._threads = threads
         self._most = most
         self._kept_s = kept_s
-        self._known: OrderedDict[tuple[str, bytes], tuple[float, Asked]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._known: OrderedDict[tuple[str, bytes], tuple[float, Future[Asked]]] = OrderedDict()
 
-    def embedded(self, embedder: Embedder, text: str) -> Asked:
-        """The question's vectors by this embedder. Blocking."""
+    def begin(self, embedder: Embedder, text: str) -> Encoding:
+        """Begin to embed the question, unless that has been done lately or is being done."""
         key, now = (embedder.id, hashlib.sha256(text.encode()).digest()), time.monotonic()
-        with self._lock:
-            found = self._known.get(key)
-        if found is not None and now - found[0] < self._kept_s:
-            return found[1]
-        asked = encode_query(embedder, text)
-        with self._lock:
+        at, vectors = self._known.get(key, (0.0, None))
+        if vectors is None or now - at >= self._kept_s or (vectors.done() and vectors.exception() is not None):
+            vectors = self._threads.submit(encode_query, embedder, text)
             self._known.pop(key, None)
-            self._known[key] = now, asked
+            self._known[key] = now, vectors
             while len(self._known) > self._most:
                 self._known.popitem(last=False)
-        return asked
+        return Encoding(vectors, self._threads)
 
     def __len__(self) -> int:
         return len(self._known)

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,7 +111,8 @@ class Retriever:
     ) -> None:
         self._threads = threads
         self._reranker = reranker
-        self._questions = Questions()
+        self._questions = Questions(threads)
+        self._embedder = embedder
         self._cubes = Cubes(database)
         self._rows = rows or Rows(database, budget=0)
         self._graph = Graph(database)
@@ -151,6 +153,11 @@ class Retriever:
             hits = await self._marked(cube, hits)
         return Result(hits, seen.degraded, _best_of(ranked, seen.view))
 
+    def expect_question(self, text: str) -> None:
+        """Begin to embed what will be asked in a moment."""
+        if text.strip():
+            self._questions.begin(self._embedder, whole(text))
+
     async def _marked(self, cube: str, hits: tuple[Hit, ...]) -> tuple[Hit, ...]:
         """Turns that say what holds no longer step back, with what holds now."""
         stale = await self._graph.stale(cube, [hit.memory for hit in hits if hit.memory.kind is Kind.EPISODE])
@@ -179,25 +186,18 @@ class Retriever:
         return Echo(_best_of(ranked, seen.view), asked.vector)
 
     async def _compared(self, info: Cube, question: Question) -> tuple[Seen, Order, Asked]:
-        """The question compared with all of the cube; in one go when the cube is at hand."""
-        loop = asyncio.get_running_loop()
+        """The question compared with all of the cube, which is brought up to date while the question is embedded."""
         embedder = await self._warm.embedder_of(info)
         usual = 0.0 if question.every or isinstance(embedder, LateEmbedder) else await self._usual_of(embedder)
-        at_hand = self._warm.at_hand(info, embedder, question.seen)
-        if at_hand is not None:
-            return await loop.run_in_executor(self._threads, self._answer, at_hand, question, usual)
-        encoding = loop.run_in_executor(self._threads, self._questions.embedded, embedder, question.text)
-        self._warm.ahead(info, embedder)
-        asked = await encoding
-        seen = await self._warm.see(info, asked, question.text, question.only, embedder, question.seen)
+        encoding = self._questions.begin(embedder, question.text)
+        seen = self._warm.at_hand(info, embedder, question.seen)
+        if seen is None:
+            seen = await self._warm.see(info, encoding, question.text, question.only, embedder, question.seen)
         if seen.embedder.id != embedder.id:  # another generation replaced the one we knew
-            asked = await loop.run_in_executor(self._threads, self._questions.embedded, seen.embedder, question.text)
-            usual = await self._usual_of(seen.embedder) if asked.pieces is None else 0.0
-        return seen, await loop.run_in_executor(self._threads, _rank, seen, question, asked, usual), asked
-
-    def _answer(self, seen: Seen, question: Question, usual: float) -> tuple[Seen, Order, Asked]:
-        asked = self._questions.embedded(seen.embedder, question.text)
-        return seen, _rank(seen, question, asked, usual), asked
+            encoding = self._questions.begin(seen.embedder, question.text)
+            late = isinstance(seen.embedder, LateEmbedder)
+            usual = 0.0 if question.every or late else await self._usual_of(seen.embedder)
+        return await encoding.then(partial(_answer, seen, question, usual))
 
     async def expect(self, cube: str, known: Known, vector: NDArray[np.float32] | None = None) -> Expected:
         """What speaks for each memory to be needed next: in the running session `known.session`, or, when that is empty, at
@@ -269,8 +269,9 @@ class Retriever:
         return tuple(hits)
 
 
-def _rank(seen: Seen, question: Question, asked: Asked, usual: float) -> Order:
-    return rank(seen.view, question.text, asked, question.only, question.now, usual=usual, every=question.every)
+def _answer(seen: Seen, question: Question, usual: float, asked: Asked) -> tuple[Seen, Order, Asked]:
+    ranked = rank(seen.view, question.text, asked, question.only, question.now, usual=usual, every=question.every)
+    return seen, ranked, asked
 
 
 def _best_of(ranked: Order, view: View) -> dict[str, float]:

@@ -20,11 +20,11 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 
+from memory.asked import Encoding
 from memory.cube import Cube, Cubes
 from memory.index import INDEXED, embed_pieces, with_vectors
 from memory.late import Asked, packed
@@ -171,12 +171,8 @@ class Warm:
         self._shelf.put(info.id, warm)
         return Seen(warm.view, warm.embedder)
 
-    def ahead(self, info: Cube, embedder: Embedder) -> None:
-        """Begin to bring the cube up to date, for `see`, which comes soon."""
-        self._begun(info, embedder, whole=False).add_done_callback(_seen)
-
     async def see(
-        self, info: Cube, asked: Asked, words: str, only: Filter, embedder: Embedder, told: Collection[str] = ()
+        self, info: Cube, asked: Encoding, words: str, only: Filter, embedder: Embedder, told: Collection[str] = ()
     ) -> Seen:
         """The cube as it is at `info`'s revision or later; `told` as in at_hand."""
         if self._keeping is not None:
@@ -192,7 +188,12 @@ class Warm:
         view, changed = warm.view, frozenset(warm.changed)
         try:
             found = await self._store.search(
-                info.id, warm.generation, vector=asked.vector, words=words, limit=CANDIDATES, only=only
+                info.id,
+                warm.generation,
+                vector=(await asked.vectors()).vector,
+                words=words,
+                limit=CANDIDATES,
+                only=only,
             )
         except IndexBroken as error:
             again = await self._cubes.get(info.id) or info
@@ -486,9 +487,3 @@ def _with_known(new: Sequence[Piece], old: Sequence[Piece]) -> list[Piece]:
         else piece
         for piece in new
     ]
-
-
-def _seen(done: asyncio.Future[Any]) -> None:
-    """What failed here fails again for whoever needs it."""
-    if not done.cancelled():
-        done.exception()

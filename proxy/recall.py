@@ -19,6 +19,7 @@ from proxy.blocks import Begun, Recalled
 from proxy.config import MemorySettings
 from proxy.hooks import Exchange
 from proxy.scene import Scene
+from proxy.sessions import Conversation
 
 _LONGEST_QUESTION = 4000  # characters; of a longer message its end is asked, where questions stand
 _BEST = 3  # hits that count as found when none was shown
@@ -32,6 +33,11 @@ class Recall:
         self._retriever = retriever
         self._memories = memories
         self._agenda = agenda
+
+    def expect(self, conversation: Conversation) -> None:
+        """Begin to embed the question of a conversation for which a block will be made, most likely."""
+        if conversation.asks >= 0 and not conversation.later_round:
+            self._retriever.expect_question(conversation.text[-_LONGEST_QUESTION:])
 
     async def block(
         self,

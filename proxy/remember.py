@@ -143,6 +143,8 @@ class Remember(Hook):
         """Find the scene and inject, under the deadline; returns the state."""
         try:
             async with self._gate.turn(self._settings.deadline_ms / 1000):
+                if mode != "write":
+                    self._recall.expect(conversation)  # it is embedded meanwhile
                 scene = await self._scenes.find(exchange, conversation, mode)
                 exchange.notes["scene"] = scene
                 if scene.info is not None and scene.info.status == ARCHIVED:
