@@ -149,7 +149,7 @@ class Retriever:
         if self._reranker is not None and hits:
             asks = {hit.memory.id: _question_before(seen.view, hit.memory.id) for hit in hits[:RERANKED]}
             hits = await loop.run_in_executor(self._threads, _reranked, self._reranker, question.text, hits, asks)
-        if question.as_of is None:
+        if question.as_of is None and (seen.view.overtaken or not seen.whole):
             hits = await self._marked(cube, hits)
         return Result(hits, seen.degraded, _best_of(ranked, seen.view))
 

@@ -123,6 +123,11 @@ class View:
         bare = self.alive & ~self.known & self.user_side if users else self.alive & ~self.known
         return [self.pieces[i] for i in np.flatnonzero(bare)[::-1]]
 
+    @cached_property
+    def overtaken(self) -> bool:
+        """Whether anything learned holds no longer."""
+        return bool((self.alive & ~self.active & ~self.episodes).any())
+
     def waiting(self, since: float, until: float) -> tuple[bool, float]:
         """(whether one of the living pieces without a vector is anything but a turn of this time, when the oldest of them was said;
         infinity without any)"""

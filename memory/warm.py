@@ -57,11 +57,13 @@ Earlier = Callable[[str], Awaitable[Embedder | None]]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a question is compared with: a view, the embedder whose vectors it holds, and what did not work."""
+    """What a question is compared with: a view, of all of the cube or of what a search found in it, the embedder whose vectors it
+    holds, and what did not work."""
 
     view: View
     embedder: Embedder
     degraded: str | None = None
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +205,8 @@ class Warm:
         fresh = view.living()
         held = changed | {piece.memory for piece in fresh}
         beside = [entry.piece for entry in found if entry.piece.memory not in held]
-        return Seen(await asyncio.to_thread(View.of, beside + fresh, embedder.dimensions), warm.embedder)
+        found_view = await asyncio.to_thread(View.of, beside + fresh, embedder.dimensions)
+        return Seen(found_view, warm.embedder, whole=False)
 
     async def whole(self, info: Cube) -> View | None:
         """All of a cube as it is now; None while it is not held as a whole."""

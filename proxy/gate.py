@@ -25,13 +25,17 @@ class Gate:
     """`at_once`: how many are inside. One per process."""
 
     def __init__(self, at_once: int) -> None:
-        self._free = at_once
+        self._free = self._at_once = at_once
         self._waiting: list[_Waiting] = []
         self._takes_s = 0.0
 
     def locked(self) -> bool:
         """Whether whoever comes now has to wait."""
         return self._free == 0
+
+    def empty(self) -> bool:
+        """Whether nobody is inside."""
+        return self._free == self._at_once
 
     @asynccontextmanager
     async def turn(self, within_s: float) -> AsyncIterator[None]:

@@ -49,6 +49,7 @@ class Record:
         spawn: Spawn,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self.quiet: Callable[[], bool] = lambda: True  # whether nobody waits for memory
         self._settings = settings
         self._turns = turns
         self._memories = memories
@@ -161,7 +162,7 @@ class Record:
         self._triggers.tell(TURN_FINISHED, turn.cube)
         await asyncio.sleep(_AFTER_S)  # the answer leaves first
         try:
-            if not self._foresight.busy():  # the next question brings the cube up to date itself, while it is embedded
+            if self.quiet():  # a question brings its cube up to date itself, while it is embedded
                 await self._retriever.warm(turn.cube)
             await self._foresight.answered(turn.cube, turn.session, f"{turn.user_text}\n{turn.assistant_text}")
         except DatabaseError as error:

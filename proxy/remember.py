@@ -95,6 +95,7 @@ class Remember(Hook):
             clock=clock,
         )
         self._gate = Gate(_AT_A_TIME)
+        self._record.quiet = self._gate.empty
         foresight.busy = self._gate.locked
         retriever.give_way(self._gate.locked)
         triggers.give_way(self._gate.locked)
