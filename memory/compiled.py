@@ -20,12 +20,10 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Function = Callable[..., int]
 
-BESIDE = 16  # as in maxsim.cpp
-WIDEST = 512
+_WIDEST = 512  # as in maxsim.cpp
 _TERM = np.dtype([("code", np.int32), ("digits", np.int32), ("times", np.float64)])
 _A, _N, _F, _D = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double
 _CALLS: Mapping[str, Sequence[object]] = {
-    "maxsim": (_A, _A, _N, _A, _N, _N, _A),
     "nearest": (_A, _A, _A, _A, _N, _N, _N, _N, *[_A] * 7),
     "signals": (_A, _N, *[_A] * 6, _N, _A, _F, _A, _N, _A, _A, _D, _A, _A),
 }
@@ -51,9 +49,14 @@ def _load() -> dict[str, Function]:
 _functions = _load()
 
 
-def function(name: str) -> Function | None:
-    """A compiled function; None where none was built."""
-    return _functions.get(name)
+def is_built() -> bool:
+    """Whether it is there."""
+    return bool(_functions)
+
+
+def compares(asked: NDArray[np.float32] | None, width: int) -> bool:
+    """Whether it can compare a question's pieces (m, late) with stored ones of this width; None: it has none."""
+    return is_built() and (asked is None or asked.shape[1] == width <= _WIDEST)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-// MaxSim in one go (see memory/maxsim.py): no copy of what is stored, none of it as floats but a few rows at a time. And products
+// MaxSim in one go (Khattab and Zaharia, ColBERT, 2020; memory/late.py has it in numpy): no copy of what is stored, none of it as floats but a few rows at a time. And products
 // of vectors with one.
 #include <cstdint>
 #include <cstring>

@@ -18,12 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memory.blocks import Bools, Floats, Ints
-from memory.compiled import Nearest, nearest
+from memory.compiled import Nearest, compares, nearest
 from memory.compiled import signals as told
 from memory.extract.dates import DateSpan, find_dates
 from memory.late import SCALE, Asked
-from memory.maxsim import can as fits
-from memory.maxsim import is_built
 from memory.store import Filter
 from memory.view import View
 from memory.words import fold, terms
@@ -74,7 +72,7 @@ class Signals:
 def signals(view: View, question: str, asked: Asked, only: Filter, now: float) -> Signals:
     """What speaks for the pieces that pass the filter."""
     mask, counted = view.wanted(only), Counter(terms(question))
-    compiled = is_built() and (asked.pieces is None or fits(asked.pieces, view.late_width))
+    compiled = compares(asked.pieces, view.late_width)
     if compiled:
         vector = np.ascontiguousarray(asked.vector, np.float32)
         near = nearest(view.layout, mask, vector, counted, view.codes.words, WHOLE, CLOSELY, AROUND)

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from memory.blocks import Block, Bools, Codes, Floats, Ints, Label
 from memory.compiled import Layout
-from memory.late import SCALE, best_matches
-from memory.maxsim import best_at, can
+from memory.late import best_matches
 from memory.store import Filter, Piece
 from memory.words import fold
 
@@ -215,8 +214,6 @@ class View:
         which = np.flatnonzero(lengths)
         if not len(which):
             return np.zeros((0, len(asked)), np.float32), which
-        if can(asked, self.late_width):
-            return best_at(asked, self._late_at[numbers[which]], lengths[which], SCALE), which
         starts = np.concatenate(([0], np.cumsum(lengths[which])[:-1]))
         return best_matches(asked, self._late(numbers[which]), starts), which
 

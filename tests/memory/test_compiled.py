@@ -57,7 +57,7 @@ def both(
     monkeypatch: pytest.MonkeyPatch, view: View, question: str, asked: Asked, only: Filter
 ) -> tuple[signals.Signals, signals.Signals]:
     with monkeypatch.context() as without:
-        without.setattr(signals, "is_built", lambda: False)
+        without.setattr(signals, "compares", lambda asked, width: False)
         expected = signals.signals(view, question, asked, only, NOW)
     return signals.signals(view, question, asked, only, NOW), expected
 
@@ -88,7 +88,7 @@ def views(embedder: Embedder, pieces: Sequence[Piece]) -> dict[str, View]:
 
 
 def test_it_was_built_here() -> None:
-    assert compiled.function("signals") is not None  # `make test` needs a compiler for llama.cpp anyway
+    assert compiled.is_built()  # `make test` needs a compiler for llama.cpp anyway
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -121,3 +121,66 @@ def test_a_cube_of_which_only_a_part_is_compared_closely(
         found, expected = both(monkeypatch, view, question, given, Filter())
         assert signals.CLOSELY <= len(found.numbers) < len(pieces)
         agree(found, expected)
+
+
+@pytest.mark.parametrize("many", [1, 3, 15, 16, 17, 33, 64])
+@pytest.mark.parametrize("width", [1, 7, 96, 512])
+def test_word_pieces_of_any_width(monkeypatch: pytest.MonkeyPatch, many: int, width: int) -> None:
+    dice = np.random.default_rng(many * 1000 + width)
+    lengths = [1, 2, 7, 8, 9, 16, 31, 256, 3]
+    stored = [dice.integers(-127, 128, (length, width)).astype(np.int8) for length in lengths]
+    vectors = dice.standard_normal((len(lengths) + 1, 13)).astype(np.float32)
+    talk = [
+        piece(n, "red boat" if n % 2 else "tea", vector=vectors[n], late=late, memory=f"m{n}")
+        for n, late in enumerate(stored)
+    ]
+    asked = Asked(vectors[-1], dice.standard_normal((many, width)).astype(np.float32), [(0, 3)] * many)
+    agree(*both(monkeypatch, View.of(talk, 13), "red boat", asked, Filter()))
+
+
+def test_what_it_cannot_compare_is_left_to_numpy() -> None:
+    asked = np.ones((2, 96), np.float32)
+    assert compiled.compares(asked, 96)
+    assert compiled.compares(None, 0)
+    assert not compiled.compares(asked, 64)  # other axes
+    assert not compiled.compares(np.ones((2, 513), np.float32), 513)
+
+
+def test_a_view_of_several_blocks_is_compared_as_one(embedder: Embedder) -> None:
+    whole = talk(embedder)
+    pieces = whole.living()
+    parts = View.of(pieces[:4], embedder.dimensions).changed((), pieces[4:7], embedder.dimensions)
+    parts = parts.changed((), pieces[7:], embedder.dimensions)
+    asked = encode_query(embedder, "the dog on the sofa").pieces
+    assert asked is not None
+    numbers = np.arange(len(pieces))
+    one, which = whole.matches(numbers, asked)
+    other, same = parts.matches(numbers, asked)
+    assert np.array_equal(which, same)
+    assert np.array_equal(one, other)
+
+
+def test_pieces_without_vectors_are_told_apart(embedder: Embedder) -> None:
+    bare = [piece(20 + n, f"line {n}") for n in range(3)]
+    view = talk(embedder).changed((), bare, embedder.dimensions)
+    asked = encode_query(embedder, "line").pieces
+    assert asked is not None
+    best, which = view.matches(np.arange(len(view.pieces)), asked)
+    assert which.tolist() == list(range(len(view.pieces) - 3))
+    assert best.shape == (len(which), len(asked))
+    assert np.isfinite(best).all()
+
+
+def talk(embedder: Embedder) -> View:
+    said = [
+        "The dog slept on the sofa all afternoon.",
+        "Where does he sleep at night?",
+        "In a basket by the stove.",
+        "My sister sold her boat in May.",
+        "The invoice is due on Friday.",
+        "We painted the kitchen yellow.",
+        "Tea, please, no sugar.",
+        "The train to Lyon was late again.",
+        "A dog needs two walks a day.",
+    ]
+    return View.of(embed_pieces(embedder, [piece(n, text) for n, text in enumerate(said)]), embedder.dimensions)
