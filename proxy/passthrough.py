@@ -23,8 +23,9 @@ from proxy.auth import Auth, Principal, own_key
 from proxy.bodies import ClientGone
 from proxy.config import Limits
 from proxy.errors import ApiError, BadRequest, MethodNotAllowed, NotFound, TooLarge, UpgradeRequired
+from proxy.forms import form_model
 from proxy.hooks import Exchange
-from proxy.incoming import Incoming, form_model
+from proxy.incoming import Incoming
 from proxy.messages import MESSAGES
 from proxy.metering import Metering, Tail
 from proxy.metrics import Metrics
@@ -291,7 +292,7 @@ def _asked(held: bytes) -> dict[str, Any]:
 def _model(request: Request, held: bytes, *, whole: bool) -> str:
     """The model that a request names, in its body or its query; empty when it names none. Raises BadRequest."""
     kind = request.headers.get("content-type", "")
-    if "multipart/" in kind:
+    if "multipart/" in kind.lower():
         return form_model(held, kind) or request.query_params.get("model", "")
     model = _asked(held).get("model") if whole else None
     return model if isinstance(model, str) else request.query_params.get("model", "")

@@ -10,7 +10,8 @@ import pytest
 
 from proxy.bodies import ClientGone
 from proxy.errors import BadRequest, TooLarge
-from proxy.incoming import Incoming, form_model, sole_model
+from proxy.forms import form_model, put_model, sole_model
+from proxy.incoming import Incoming
 from tests.linear import assert_linear
 
 KIND = 'multipart/form-data; boundary="b-1"'
@@ -111,6 +112,40 @@ def test_a_plain_form_is_read(held: bytes, model: str) -> None:
 def test_a_form_that_can_be_read_otherwise_is_refused(held: bytes, kind: str) -> None:
     with pytest.raises(BadRequest):
         sole_model(held, kind)
+
+
+@pytest.mark.parametrize(
+    ("held", "put"),
+    [
+        (MODEL + FILE + END, None),
+        (MODEL + FILE[:9], None),  # the rest has not come
+        (FILE + MODEL + END, None),
+        (
+            part('content-length: 9\r\ncontent-disposition: form-data; name="model"', "whisper-1") + END,
+            part('content-length: 6\r\ncontent-disposition: form-data; name="model"', "ears-2") + END,
+        ),
+    ],
+)
+def test_another_model_is_put_into_a_form(held: bytes, put: bytes | None) -> None:
+    wanted = put or held.replace(b"whisper-1", b"ears-2")
+    assert wanted != held
+    assert put_model(held, KIND, "ears-2") == wanted
+
+
+@pytest.mark.parametrize(
+    ("held", "kind"),
+    [
+        (MODEL[:-2], KIND),  # its end has not come
+        (FILE + END, KIND),
+        (b"preamble\r\n" + MODEL + END, KIND),
+        (part("content-disposition: form-data; name*=utf-8''model", "m") + MODEL + END, KIND),
+        (MODEL + b"--b-1x" + END, KIND),
+        (MODEL + END, KIND + "; boundary=c"),
+        (b"", KIND),
+    ],
+)
+def test_a_form_that_can_be_read_in_two_ways_stays_as_it_is(held: bytes, kind: str) -> None:
+    assert put_model(held, kind, "ears-2") == held
 
 
 class Socket:
