@@ -110,11 +110,11 @@ class Chat:
         sent = await bodies.read(request.receive, self._most, request.headers.get("content-length"))
         raw = bodies.decode(sent, request.headers.get("content-encoding", ""), self._most)
         body = bodies.parse(raw)
-        names = objects.named(raw, self._surface.kinds)
+        names = {*objects.named(raw, self._surface.kinds), self._surface.goes_on(body)} - {""}
         keeper = await self._objects.require(principal.id, names) if names else ""
         upstream = self._upstream(principal, raw, body, keeper)
         credential = own_key(principal, request.headers, upstream)
-        if names or credential or self._surface.goes_on(body):  # for that upstream and no other
+        if names or credential:  # for that upstream and no other
             upstream = self._routes.alone(upstream)
         self._surface.check(body)
         plain = {name.lower(): value for name, value in request.headers.items()}

@@ -1,4 +1,4 @@
-"""Reading forms (multipart/form-data): the model that one names, and putting another in its place. Pure."""
+"""Reading forms (multipart/form-data): the model that one names, putting another in its place, and the ids in its fields. Pure."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ _PLAIN_HEAD = re.compile(
     rb"(?:\r\ncontent-(?:type:[^\r\n]*+|length:[ \t]*\d+|transfer-encoding:[ \t]*(?:7bit|8bit|binary)))*+",
     re.IGNORECASE,
 )
+# a field that holds an id and nothing else, whatever its head says and the boundary is
+_ID_FIELD = re.compile(rb"\n\r?\n[ \t]{0,16}([A-Za-z0-9][A-Za-z0-9_.-]{7,199})[ \t]{0,16}\r?\n--")
+_LONGEST = 256  # bytes that it may match
 _LENGTH = re.compile(rb"(\r\ncontent-length:[ \t]*)\d+", re.IGNORECASE)
 _MODEL_FIELD = re.compile(rb'\bname="?model"?[ \t]*(?:[;\r\n]|$)', re.IGNORECASE)
 
@@ -79,6 +82,19 @@ def put_model(held: bytes, kind: str, model: str) -> bytes:
             parts[place] = _LENGTH.sub(rb"\g<1>%d" % len(put), head) + gap + put
             return mark.join([first, *parts])[2:]
     return held
+
+
+class Ids:
+    """The ids that the fields of a form hold, as it passes by."""
+
+    def __init__(self) -> None:
+        self._end = b""
+
+    def feed(self, chunk: bytes) -> set[str]:
+        """Those that end in this piece."""
+        window = self._end + chunk
+        self._end = window[-_LONGEST:]
+        return {found.decode() for found in _ID_FIELD.findall(window)}
 
 
 def _mark(boundary: re.Match[str]) -> bytes:
