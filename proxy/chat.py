@@ -95,6 +95,7 @@ class Chat:
 
     def _leave(self, exchange: Exchange) -> None:
         """Count what the request used."""
+        background = self._surface is RESPONSES and exchange.body.get("background") is True
         self._metering.leave(
             exchange.principal,
             upstream=exchange.upstream,
@@ -102,6 +103,7 @@ class Chat:
             told=exchange.answer.usage if exchange.answer else None,
             injected=int(exchange.response_headers.get("x-memory-tokens", 0)),
             answered=bool(exchange.upstream) and exchange.status < 400,
+            later=exchange.answer.id if background and exchange.answer else "",
         )
 
     async def _accept(self, request: Request, request_id: str) -> tuple[Exchange, Upstream]:

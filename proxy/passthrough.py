@@ -125,25 +125,32 @@ class PassThrough:
         left = await self._metering.enter(principal)
         filtered = request.method == "GET" and not keeper
         answer = _Answer(self._objects, principal.id, upstream, family, filtered=filtered, named=named)
-        if request.method == "GET" and _A_RESPONSE.fullmatch(path):
+        stored = path.rpartition("/")[2] if request.method == "GET" and _A_RESPONSE.fullmatch(path) else ""
+        if stored:
             plain = {name.lower(): value for name, value in request.headers.items()}
             exchange = Exchange(request_id, principal, plain, {}, b"{}", time.time(), RESPONSES)
-            answer.heard = lambda held: self._had_later(exchange, held)
+            answer.heard = lambda held: self._had_later(exchange, stored, held)
         answer.added |= left
         try:
             await unless_gone(body.watch, self._answer(upstream, call, body, answer, request_id, send))
         finally:
+            asked, told = request.method not in ("GET", "HEAD"), answer.tail.usage()
+            if stored and not answer.is_json:  # had as a stream
+                self._metering.had(stored, told)
             self._metering.leave(
                 principal,
                 upstream=answer.upstream.name,
                 model=model,
-                told=answer.tail.usage(),
-                answered=bool(model) and answer.status < 400,
+                told=told if asked else None,  # what is only had again was counted when it was made
+                answered=asked and bool(model) and answer.status < 400,
             )
         return answer.status
 
-    async def _had_later(self, exchange: Exchange, held: bytes) -> None:
+    async def _had_later(self, exchange: Exchange, stored: str, held: bytes) -> None:
         """An answer that was made in the background; memory's faults are not its client's."""
+        told = _parsed(held)
+        if told.get("status") not in ("queued", "in_progress"):
+            self._metering.had(stored, told.get("usage"))
         listener = exchange.surface.listener(sse=False, encoding="")
         listener.feed(held)
         exchange.answer = listener.answer()
@@ -222,6 +229,7 @@ class _Answer:
         self._filtered = filtered
         self.heard: Callable[[bytes], Awaitable[None]] | None = None
         self.status = 500
+        self.is_json = False
         self.added: dict[str, str] = {}  # to the headers
         self.tail = Tail()
 
@@ -229,7 +237,7 @@ class _Answer:
         """Send the answer, byte for byte but for what is another's in a list. Raises ApiError before its first byte only."""
         chunks = reply.chunks()
         first = b""
-        is_json = reply.status < 300 and "json" in header(reply, "content-type")
+        is_json = self.is_json = reply.status < 300 and "json" in header(reply, "content-type")
         try:
             if is_json and (self._claims or self._filtered or self.heard):
                 first = await _hold(chunks)
