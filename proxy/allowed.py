@@ -13,7 +13,7 @@ from starlette.requests import Request
 from proxy import bodies
 from proxy.auth import Principal
 from proxy.errors import BadRequest, Forbidden
-from proxy.incoming import sole_model
+from proxy.forms import sole_model
 from proxy.splice import CannotSplice, names
 
 _ELSEWHERE = re.compile(

@@ -95,6 +95,7 @@ class Chat:
 
     def _leave(self, exchange: Exchange) -> None:
         """Count what the request used."""
+        background = self._surface is RESPONSES and exchange.body.get("background") is True
         self._metering.leave(
             exchange.principal,
             upstream=exchange.upstream,
@@ -102,6 +103,7 @@ class Chat:
             told=exchange.answer.usage if exchange.answer else None,
             injected=int(exchange.response_headers.get("x-memory-tokens", 0)),
             answered=bool(exchange.upstream) and exchange.status < 400,
+            later=exchange.answer.id if background and exchange.answer else "",
         )
 
     async def _accept(self, request: Request, request_id: str) -> tuple[Exchange, Upstream]:
@@ -110,11 +112,11 @@ class Chat:
         sent = await bodies.read(request.receive, self._most, request.headers.get("content-length"))
         raw = bodies.decode(sent, request.headers.get("content-encoding", ""), self._most)
         body = bodies.parse(raw)
-        names = objects.named(raw, self._surface.kinds)
+        names = {*objects.named(raw, self._surface.kinds), self._surface.goes_on(body)} - {""}
         keeper = await self._objects.require(principal.id, names) if names else ""
         upstream = self._upstream(principal, raw, body, keeper)
         credential = own_key(principal, request.headers, upstream)
-        if names or credential or self._surface.goes_on(body):  # for that upstream and no other
+        if names or credential:  # for that upstream and no other
             upstream = self._routes.alone(upstream)
         self._surface.check(body)
         plain = {name.lower(): value for name, value in request.headers.items()}

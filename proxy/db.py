@@ -57,6 +57,16 @@ usage = Table(  # what keys have used, see proxy/usage.py
     Column("cost", Float, nullable=False),
 )
 
+owed = Table(  # answers made in the background whose usage is not known yet, see proxy/owed.py
+    "owed",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("key", String, nullable=False),
+    Column("upstream", String, nullable=False),
+    Column("model", String, nullable=False),
+    Column("at", Float, nullable=False),
+)
+
 sessions = Table(  # the stable block with which a session began
     "sessions",
     metadata,

@@ -91,6 +91,11 @@ class Limiter:
         if tokens:
             meter.tokens.append((self._clock(), tokens))
 
+    def spend(self, key: str, tokens: int) -> None:
+        """Tokens of a request that was over before they were known."""
+        if key in self._meters:
+            self._meters[key].tokens.append((self._clock(), tokens))
+
     def _check_minute(self, meter: _Meter, quota: Quota, now: float) -> dict[str, str]:
         left: dict[str, str] = {}
         meter.roll(now)

@@ -29,6 +29,9 @@ KINDS = tuple(
     b"resp conv file vs batch asst thread run ft ftjob cntr container upload chatcmpl msgbatch skill video prompt pmpt".split()
 )
 _NAMED = re.compile(rb'"((?:%b)[-_][A-Za-z0-9_-]{6,190})"' % b"|".join(KINDS))
+# a field whose name says that it holds ids, of whichever kind
+_FIELD = re.compile(rb'"\w{0,60}(?:id|ids|file|files)"\s*+:\s*+(?:("[^"\\]++")|\[([^][{}]*+)\])')
+_QUOTED = re.compile(rb'"([A-Za-z0-9][A-Za-z0-9_.-]{7,199})"')
 _ESCAPED = re.compile(rb"\\u00([2-7][0-9A-Fa-f])")  # a character of an id, told by its number
 _AT_ONCE = 500  # ids per query
 _RETRIES_S = (0.5, 1, 2, 5, 10, 30, 60, 120, 300)
@@ -109,13 +112,23 @@ def told(*texts: str) -> set[str]:
 
 def named(body: bytes, kinds: Sequence[bytes] = KINDS) -> set[str]:
     """The ids of kept objects that a body names, however it spells them; `kinds` are those that it can name."""
-    if (encoding := json.detect_encoding(body)) not in ("utf-8", "utf-8-sig"):
-        body = body.decode(encoding, "replace").encode("utf-8", "replace")
-    if b"\\u00" in body:
-        body = _ESCAPED.sub(_unescaped, body)
+    body = _plain(body)
     if not any(b'"' + kind in body for kind in kinds):
         return set()
     return {name.decode() for name in _NAMED.findall(body)}
+
+
+def in_fields(body: bytes) -> set[str]:
+    """What may be an id, of an upstream's own making too, in the fields of a JSON body that are named so (`file_id`,
+    `training_file`, `ids` …)."""
+    found = _FIELD.findall(_plain(body))
+    return {name.decode() for one, several in found for name in _QUOTED.findall(one or several)}
+
+
+def _plain(body: bytes) -> bytes:
+    if (encoding := json.detect_encoding(body)) not in ("utf-8", "utf-8-sig"):
+        body = body.decode(encoding, "replace").encode("utf-8", "replace")
+    return _ESCAPED.sub(_unescaped, body) if b"\\u00" in body else body
 
 
 def _unescaped(found: re.Match[bytes]) -> bytes:

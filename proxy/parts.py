@@ -42,6 +42,7 @@ from proxy.limits import Limiter
 from proxy.metering import Metering
 from proxy.metrics import Metrics
 from proxy.objects import Objects
+from proxy.owed import Owed
 from proxy.predicting import Due
 from proxy.remember import Remember
 from proxy.scrape import Scrape
@@ -188,7 +189,7 @@ async def assemble(
     foresight.hand_over(states.read_ahead)
     keys, folder = Keys(database, clock), Folder(config.adapters)
 
-    usage = Usage(database, clock)
+    usage, prices = Usage(database, clock), Prices(config.upstreams)
     writing = asyncio.create_task(usage.run())
     looking = asyncio.create_task(asyncio.sleep(0) if alone else foresight.run())
 
@@ -235,7 +236,9 @@ async def assemble(
         blocks=blocks,
         objects=Objects(database, background, clock),
         usage=usage,
-        metering=Metering(Limiter(usage, config.quota, clock), usage, Prices(config.upstreams), metrics),
+        metering=Metering(
+            Limiter(usage, config.quota, clock), usage, prices, metrics, Owed(database, prices, clock), background
+        ),
         remember=remember,
         foresight=foresight,
         states=states,

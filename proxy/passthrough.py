@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
+from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.requests import Request
@@ -23,8 +24,9 @@ from proxy.auth import Auth, Principal, own_key
 from proxy.bodies import ClientGone
 from proxy.config import Limits
 from proxy.errors import ApiError, BadRequest, MethodNotAllowed, NotFound, TooLarge, UpgradeRequired
+from proxy.forms import Ids, form_model
 from proxy.hooks import Exchange
-from proxy.incoming import Incoming, form_model
+from proxy.incoming import Incoming
 from proxy.messages import MESSAGES
 from proxy.metering import Metering, Tail
 from proxy.metrics import Metrics
@@ -100,7 +102,7 @@ class PassThrough:
         principal.require("chat")
         held, body = await self._read(request, principal)
         named = {*objects.told(path, *request.query_params.values()), *objects.named(held)}
-        keeper = await self._objects.require(principal.id, named)
+        keeper = await self._objects.require(principal.id, {*named, *_in_body(request, held)})
         if principal.models is not None:
             owned = await self._objects.require(principal.id, objects.told(path))
             allowed.check_passed_on(principal, request, held, owned=bool(owned))
@@ -115,7 +117,7 @@ class PassThrough:
         call = Call(
             request.method,
             _raw_path(request),
-            held if body.ended.is_set() else body.chunks(),
+            held if body.ended.is_set() else self._looked_into(request, principal, body),
             sent,
             query=request.scope["query_string"].decode("latin-1"),
             credential=credential,
@@ -123,25 +125,32 @@ class PassThrough:
         left = await self._metering.enter(principal)
         filtered = request.method == "GET" and not keeper
         answer = _Answer(self._objects, principal.id, upstream, family, filtered=filtered, named=named)
-        if request.method == "GET" and _A_RESPONSE.fullmatch(path):
+        stored = path.rpartition("/")[2] if request.method == "GET" and _A_RESPONSE.fullmatch(path) else ""
+        if stored:
             plain = {name.lower(): value for name, value in request.headers.items()}
             exchange = Exchange(request_id, principal, plain, {}, b"{}", time.time(), RESPONSES)
-            answer.heard = lambda held: self._had_later(exchange, held)
+            answer.heard = lambda held: self._had_later(exchange, stored, held)
         answer.added |= left
         try:
             await unless_gone(body.watch, self._answer(upstream, call, body, answer, request_id, send))
         finally:
+            asked, told = request.method not in ("GET", "HEAD"), answer.tail.usage()
+            if stored and not answer.is_json:  # had as a stream
+                self._metering.had(stored, told)
             self._metering.leave(
                 principal,
                 upstream=answer.upstream.name,
                 model=model,
-                told=answer.tail.usage(),
-                answered=bool(model) and answer.status < 400,
+                told=told if asked else None,  # what is only had again was counted when it was made
+                answered=asked and bool(model) and answer.status < 400,
             )
         return answer.status
 
-    async def _had_later(self, exchange: Exchange, held: bytes) -> None:
+    async def _had_later(self, exchange: Exchange, stored: str, held: bytes) -> None:
         """An answer that was made in the background; memory's faults are not its client's."""
+        told = _parsed(held)
+        if told.get("status") not in ("queued", "in_progress"):
+            self._metering.had(stored, told.get("usage"))
         listener = exchange.surface.listener(sse=False, encoding="")
         listener.feed(held)
         exchange.answer = listener.answer()
@@ -153,9 +162,9 @@ class PassThrough:
     async def _read(self, request: Request, principal: Principal) -> tuple[bytes, Incoming]:
         """What must be looked into: all of a body that is JSON, packed, or sent by a key that may not use every model; else
         its beginning. And the body itself, which has ended when all of it was read."""
-        length, kind = request.headers.get("content-length", ""), request.headers.get("content-type", "")
+        length, kind = request.headers.get("content-length", ""), _kind(request)
         encoding = request.headers.get("content-encoding", "")
-        if encoding or principal.models is not None or "json" in kind or not kind:
+        if encoding or principal.models is not None or "json" in kind or "urlencoded" in kind or not kind:
             most = self._limits.body_bytes
             held = bodies.decode(await bodies.read(request.receive, most, length), encoding, most)
             return held, Incoming(request.receive, most, ended=True)
@@ -164,6 +173,19 @@ class PassThrough:
             raise TooLarge(f"the body is larger than {most} bytes")
         body = Incoming(request.receive, most)
         return await body.peek(_PEEK), body
+
+    async def _looked_into(self, request: Request, principal: Principal, body: Incoming) -> AsyncIterator[bytes]:
+        """A body on its way, cut off before a form ends that names what is another's."""
+        ids, known = Ids(), set[str]()
+        async for chunk in body.chunks():
+            if "multipart/" in _kind(request) and (found := ids.feed(chunk) - known):
+                known |= found
+                try:
+                    await self._objects.require(principal.id, found)
+                except ApiError as error:
+                    body.failure = error
+                    raise
+            yield chunk
 
     def _route(self, request: Request, principal: Principal, model: str, keeper: str) -> Upstream:
         if model:
@@ -207,6 +229,7 @@ class _Answer:
         self._filtered = filtered
         self.heard: Callable[[bytes], Awaitable[None]] | None = None
         self.status = 500
+        self.is_json = False
         self.added: dict[str, str] = {}  # to the headers
         self.tail = Tail()
 
@@ -214,7 +237,7 @@ class _Answer:
         """Send the answer, byte for byte but for what is another's in a list. Raises ApiError before its first byte only."""
         chunks = reply.chunks()
         first = b""
-        is_json = reply.status < 300 and "json" in header(reply, "content-type")
+        is_json = self.is_json = reply.status < 300 and "json" in header(reply, "content-type")
         try:
             if is_json and (self._claims or self._filtered or self.heard):
                 first = await _hold(chunks)
@@ -288,10 +311,24 @@ def _asked(held: bytes) -> dict[str, Any]:
         return {}
 
 
+def _kind(request: Request) -> str:
+    return request.headers.get("content-type", "").lower()
+
+
+def _in_body(request: Request, held: bytes) -> set[str]:
+    """What the fields of a body, or of its beginning, may name."""
+    kind = _kind(request)
+    if "multipart/" in kind:
+        return Ids().feed(held)
+    if "urlencoded" in kind:
+        return {value.strip() for _, value in parse_qsl(held.decode("latin-1"))}
+    return objects.in_fields(held) if "json" in kind or not kind else set()
+
+
 def _model(request: Request, held: bytes, *, whole: bool) -> str:
     """The model that a request names, in its body or its query; empty when it names none. Raises BadRequest."""
     kind = request.headers.get("content-type", "")
-    if "multipart/" in kind:
+    if "multipart/" in _kind(request):
         return form_model(held, kind) or request.query_params.get("model", "")
     model = _asked(held).get("model") if whole else None
     return model if isinstance(model, str) else request.query_params.get("model", "")

@@ -142,19 +142,16 @@ class Usage:
         if not self._waiting or self._writing:
             return
         self._writing, self._waiting = self._waiting, {}
-        rows = [
-            dict(zip((*_PLACE, *COUNTS), (*place, *astuple(used)), strict=True))
-            for place, used in self._writing.items()
-        ]
+        counted = list(self._writing.items())
 
         async def work(connection: AsyncConnection) -> None:
-            for row in rows:
-                await _add(connection, row)
+            for place, used in counted:
+                await count(connection, place, used)
 
         try:
             await self._database.write(work)
         except DatabaseError as error:  # it cannot be reached, or another proxy has just made the same row
-            log.warning("usage of %d keys and models waits: %s", len(rows), error)
+            log.warning("usage of %d keys and models waits: %s", len(counted), error)
             for place, used in self._writing.items():
                 self._waiting[place] = self._waiting.get(place, Used()).plus(used)
         finally:
@@ -191,8 +188,10 @@ def day(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")
 
 
-async def _add(connection: AsyncConnection, row: Mapping[str, Any]) -> None:
+async def count(connection: AsyncConnection, place: Place, used: Used) -> None:
+    """Add to the table. Raises IntegrityError when another process has just made the same row."""
     table = db.usage
+    row = dict(zip((*_PLACE, *COUNTS), (*place, *astuple(used)), strict=True))
     here = [table.c[name] == row[name] for name in _PLACE]
     more = {name: table.c[name] + row[name] for name in COUNTS}
     changed = await connection.execute(sa.update(table).where(*here).values(**more))

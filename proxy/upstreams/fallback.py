@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from proxy.errors import ApiError, Unavailable, UpstreamTimeout, UpstreamUnreachable
+from proxy.forms import put_model
 from proxy.splice import CannotSplice, put
 from proxy.upstreams.port import Call, Headers, Reply, Upstream
 
 Told = Callable[[str, str], None]  # from which upstream to which
 _NOT_NOW = frozenset({429, 500, 502, 503, 504, *range(520, 531)})
+_BEGINNING = 1 << 16  # bytes of a body in pieces in which its model may stand
 _IN_A_ROW = 3
 _REST_S = 15.0
 _LONGEST_REST_S = 120.0
@@ -154,7 +156,9 @@ class Renamed:
 
     async def send(self, call: Call) -> Reply:
         """See Upstream.send."""
-        return await self.upstream.send(_renamed(call, self.model))
+        if isinstance(call.body, bytes):
+            return await self.upstream.send(_renamed(call, self.model))
+        return await self.upstream.send(await _renamed_on_its_way(call, call.body, self.model))
 
     async def models(self) -> list[dict[str, object]]:
         """See Upstream.models."""
@@ -169,12 +173,37 @@ def _renamed(call: Call, model: str) -> Call:
     """The call with another model in its body; no other byte of it changes."""
     if not model or not isinstance(call.body, bytes):
         return call
+    if "multipart/" in (kind := _header(call.headers, "content-type")).lower():
+        return replace(call, body=put_model(call.body, kind, model))
     try:
         return replace(call, body=put(call.body, "model", model))
     except CannotSplice:
         return call
 
 
+async def _renamed_on_its_way(call: Call, body: AsyncIterator[bytes], model: str) -> Call:
+    """The same of a form in pieces, of which only the beginning is held."""
+    held = b""
+    async for chunk in body:
+        held += chunk
+        if len(held) >= _BEGINNING:
+            break
+    begun = put_model(held, _header(call.headers, "content-type"), model)
+    longer = len(begun) - len(held)
+    headers = [(n, str(int(v) + longer) if n.lower() == "content-length" else v) for n, v in call.headers]
+    return replace(call, body=_then(begun, body), headers=headers)
+
+
+async def _then(begun: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield begun
+    async for chunk in rest:
+        yield chunk
+
+
+def _header(headers: Headers, name: str) -> str:
+    return next((value for key, value in headers if key.lower() == name), "")
+
+
 def _asked_pause(reply: Reply) -> float:
-    asked = next((value for name, value in reply.headers if name.lower() == "retry-after"), "")
+    asked = _header(reply.headers, "retry-after")
     return float(asked) if asked.isdecimal() else 0.0

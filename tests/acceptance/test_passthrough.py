@@ -7,6 +7,7 @@ import gzip
 import http.client
 import io
 import json
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,70 @@ def test_what_a_key_made_is_not_there_for_another(live: LiveProxy, upstream: Rec
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found"), path
     assert len(upstream.requests) == before
     assert ask(live, mine, "DELETE", "/v1/files/file-mine0001").status_code == 200
+
+
+def made_by(live: LiveProxy, upstream: RecordingUpstream, key: str, name: str) -> None:
+    """Something with this id at the upstream that the key has made."""
+    upstream.answer = lambda _: Reply(chunks=[json.dumps({"id": name}).encode()])
+    assert ask(live, key, "POST", "/v1/things", json={}).status_code == 200
+    upstream.answer = lambda _: Reply(chunks=[b'{"object": "thing", "n": 1.0}'])
+    upstream.requests.clear()
+
+
+FIELD = b'--b\r\ncontent-disposition: form-data; name="file_id"\r\n\r\nfile-NAME\r\n'
+UPLOAD = b'--b\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n' + bytes(300_000) + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("multipart/form-data; boundary=b", FIELD + b"--b--\r\n"),
+        ("multipart/form-data; boundary=b", FIELD + UPLOAD + b"--b--\r\n"),
+        ("multipart/form-data; boundary=b", UPLOAD + FIELD + b"--b--\r\n"),
+        ("application/x-www-form-urlencoded", b"x=1&file_id=file%2DNAME"),
+        ("Application/JSON", json.dumps({"x": "y" * 900_000, "file_id": "file-NAME"}).encode()),
+    ],
+)
+def test_a_form_cannot_name_what_another_key_made(
+    live: LiveProxy, upstream: RecordingUpstream, kind: str, body: bytes
+) -> None:
+    mine, theirs, path = live.key(), live.key(), "/v1/containers/cntr_of_all/files"
+    name = uuid.uuid4().hex
+    body = body.replace(b"NAME", name.encode())
+    made_by(live, upstream, mine, f"file-{name}")
+    answer = ask(live, theirs, "POST", path, content=body, headers={"content-type": kind})
+    assert (answer.status_code, answer.json()["error"]["message"]) == (404, f"there is no 'file-{name}'")
+    assert upstream.requests == []
+    assert ask(live, mine, "POST", path, content=body, headers={"content-type": kind}).status_code == 200
+    assert upstream.last.raw == body
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/fine_tuning/jobs", {"training_files": [{"file_id": "NAME"}]}),
+        ("/v1/fine_tuning/jobs", {"training_file": "NAME"}),
+        ("/v1/vector_stores", {"file_ids": ["unknown-to-all", "NAME"]}),
+        ("/v1/responses", {"model": "m", "input": "Hi", "previous_response_id": "NAME"}),
+        ("/v1/responses", {"model": "m", "input": "Hi", "conversation": {"id": "NAME"}}),
+    ],
+)
+def test_an_id_of_an_upstreams_own_shape_is_its_makers_too(
+    live: LiveProxy, upstream: RecordingUpstream, path: str, body: dict[str, Any]
+) -> None:
+    mine, theirs = live.key(), live.key()
+    name = str(uuid.uuid4())
+    made_by(live, upstream, mine, name)
+    answer = ask(live, theirs, "POST", path, content=json.dumps(body).replace("NAME", name))
+    assert (answer.status_code, answer.json()["error"]["message"]) == (404, f"there is no {name!r}")
+    assert upstream.requests == []
+
+
+def test_an_id_that_a_client_gives_itself_is_its_own(live: LiveProxy, upstream: RecordingUpstream) -> None:
+    mine, theirs = live.key(), live.key()
+    upstream.answer = lambda _: Reply(chunks=[b'{"id": "my-own-name"}'])
+    assert ask(live, mine, "POST", "/v1/things", json={"id": "my-own-name"}).status_code == 200
+    assert ask(live, theirs, "GET", "/v1/things/my-own-name").status_code == 404
 
 
 def test_what_was_there_before_stays_everybodys(live: LiveProxy, upstream: RecordingUpstream) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,3 +151,60 @@ def test_what_is_passed_through_falls_back_too(
     second.answer = lambda received: Reply(chunks=[b'{"data": []}'])
     reply = post(live, {"model": "safe", "input": "x"}, "/v1/embeddings")
     assert (reply.json(), reply.headers["x-memory-upstream"]) == ({"data": []}, "second")
+
+
+def form(model: str, sound: bytes, *, last: bool = False) -> bytes:
+    """A transcription's form with boundary b; `last`: its model stands behind the file."""
+    field = b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\n%b\r\n' % model.encode()
+    file = b'--b\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n\r\n' + sound + b"\r\n"
+    return (file + field if last else field + file) + b"--b--\r\n"
+
+
+FORM = {"content-type": "multipart/form-data; boundary=b"}
+
+
+@pytest.mark.parametrize("size", [9, 300_000])
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("models", [None, ["quick"]])
+def test_an_alias_changes_the_models_name_in_a_form(
+    live: LiveProxy, second: RecordingUpstream, size: int, told: bool, models: list[str] | None
+) -> None:
+    sound, named = bytes(size), {"authorization": f"Bearer {live.key(models=models)}", **FORM}
+    second.answer = lambda received: Reply(chunks=[b'{"text": "hello"}'])
+    sent = form("quick", sound)
+    pieces = (sent[at : at + 50_000] for at in range(0, len(sent), 50_000))
+    reply = httpx.post(
+        f"{live.url}/v1/audio/transcriptions", content=sent if told else pieces, headers=named, timeout=30
+    )
+    assert (reply.json(), reply.headers["x-memory-upstream"]) == ({"text": "hello"}, "second")
+    assert second.last.raw == form("small", sound)
+    whole = told or size < 1 << 16 or models is not None
+    assert second.last.headers.get("content-length") == (str(len(second.last.raw)) if whole else None)
+
+
+def test_a_form_whose_model_changes_begins_to_go_out_before_it_has_come(
+    live: LiveProxy, second: RecordingUpstream
+) -> None:
+    sent = form("quick", bytes(400_000))
+    connection = http.client.HTTPConnection("127.0.0.1", live.port)
+    connection.putrequest("POST", "/v1/audio/transcriptions")
+    for name, value in {"authorization": f"Bearer {live.key()}", "content-length": str(len(sent)), **FORM}.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    connection.send(sent[:200_000])
+    wait_for(lambda: second.begun > 0, "the upstream to see the beginning")
+    connection.send(sent[200_000:])
+    assert connection.getresponse().status == 200
+    connection.close()
+    assert second.last.raw == form("small", bytes(400_000))
+
+
+def test_a_small_form_falls_back_under_the_others_name(
+    live: LiveProxy, upstream: RecordingUpstream, second: RecordingUpstream
+) -> None:
+    upstream.answer = lambda received: Reply(status=503, chunks=[b"{}"])
+    named = {"authorization": f"Bearer {live.key()}", **FORM}
+    sent = form("safe", b"RIFF", last=True)
+    httpx.post(f"{live.url}/v1/audio/transcriptions", content=sent, headers=named, timeout=30)
+    assert upstream.last.raw == form("m-1", b"RIFF", last=True)
+    assert second.last.raw == form("other", b"RIFF", last=True)

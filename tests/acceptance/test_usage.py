@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterator
@@ -13,8 +14,10 @@ import httpx
 import openai
 import pytest
 
+from proxy import db
+from proxy.keys import Keys, digest
 from tests.fakes import Received, RecordingUpstream, Reply, completion, events, message, response, response_events
-from tests.live import LiveProxy
+from tests.live import LiveProxy, wait_for
 
 ASKED: Any = [{"role": "user", "content": "Hello"}]
 CHAT = {"prompt_tokens": 100, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 60}}
@@ -100,6 +103,107 @@ def test_what_is_passed_through_counts_and_a_failed_call_does_not(live: LiveProx
     upstream.answer = lambda received: Reply(status=400, chunks=[b"{}"])
     live.api(key, "POST", "/v1/chat/completions", {"model": "m", "messages": ASKED})
     assert (used(live, key)["requests"], used(live, key)["prompt"]) == (1, 100)
+
+
+# --- answers made in the background -----------------------------------------------------------------------------------------
+
+
+class Making:
+    """An upstream's answers to a request that runs in the background: `status` and usage as they are by then."""
+
+    def __init__(self) -> None:
+        self.made = response("By the pond.", usage=RESPONSE)
+        self.status = "queued"
+
+    def __call__(self, received: Received) -> Reply:
+        if "stream=true" in received.target:
+            events = [{"type": "response.completed", "response": self.made}]
+            return Reply(
+                content_type="text/event-stream", chunks=[f"data: {json.dumps(e)}\n\n".encode() for e in events]
+            )
+        running = {"status": self.status, "output": [], "usage": None}
+        over = self.status in ("completed", "incomplete")
+        return Reply(chunks=[json.dumps({**self.made, **({"status": self.status} if over else running)}).encode()])
+
+
+async def principal_of(live: LiveProxy, key: str) -> str:
+    database = db.open_database(live.config)
+    try:
+        found = await Keys(database).find(digest(key))
+    finally:
+        await database.close()
+    assert found is not None
+    return found.principal
+
+
+def begin(live: LiveProxy, key: str) -> str:
+    """A response that is made in the background; returns its id."""
+    begun = live.client(key).responses.create(model="m", input="Where is my otter?", background=True)
+    settled(live)
+    return begun.id
+
+
+def settled(live: LiveProxy) -> None:
+    wait_for(lambda: not live.parts.background.tasks, "what is written behind requests")
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_answer_made_in_the_background_counts_once_when_it_is_had(
+    live: LiveProxy, upstream: RecordingUpstream, streamed: bool
+) -> None:
+    upstream.answer = making = Making()
+    made = live.key()
+    fetched = live.key(principal=asyncio.run(principal_of(live, made)))
+    name = begin(live, made)
+    live.client(fetched).responses.retrieve(name)
+    settled(live)
+    total = used(live, made)
+    assert (total["requests"], total["unknown"], total["prompt"]) == (1, 1, 0)
+    making.status = "completed"
+    for _ in range(3):
+        if streamed:
+            list(live.client(fetched).responses.retrieve(name, stream=True))
+        else:
+            live.client(fetched).responses.retrieve(name)
+        settled(live)
+    total = used(live, made)
+    assert (total["requests"], total["unknown"], total["prompt"], total["cached"]) == (1, 0, 100, 60)
+    assert total["cost"] == pytest.approx((40 * 1000 + 60 * 100) / 1e6)
+    _, body = live.api(made, "GET", "/v1/usage")
+    assert len(body["data"]) == 1, "of the key that asked, not of the one that fetched"
+    assert 'memrelay_tokens_total{kind="prompt",upstream="first"} 100.0' in httpx.get(f"{live.url}/metrics").text
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_an_answer_made_in_the_background_counts_once_over_a_restart(
+    data: Path, upstream: RecordingUpstream, before: int
+) -> None:
+    upstream.answer = making = Making()
+    with start(data, upstream) as live:
+        key = live.key()
+        name = begin(live, key)
+        making.status = "incomplete"
+        for _ in range(before):
+            live.client(key).responses.retrieve(name)
+    with start(data, upstream) as live:
+        live.client(key).responses.retrieve(name)
+        settled(live)
+        total = used(live, key)
+    assert (total["requests"], total["unknown"], total["prompt"], total["completion"]) == (1, 0, 100, 5)
+
+
+def test_what_is_had_again_is_not_counted_again(data: Path, upstream: RecordingUpstream) -> None:
+    upstream.answer = counted
+    with start(data, upstream, quota={"tokens_per_minute": 150}) as live:
+        key = live.key()
+        made = live.client(key).responses.create(model="m", input="Hello")
+        upstream.answer = lambda _: Reply(
+            chunks=[json.dumps({**response("Noted.", usage=RESPONSE), "id": made.id}).encode()]
+        )
+        for _ in range(3):
+            live.client(key).responses.retrieve(made.id)
+            live.client(key).chat.completions.list(model="m")
+        assert (used(live, key)["requests"], used(live, key)["prompt"]) == (1, 100)
 
 
 def test_a_models_name_that_nothing_can_store_costs_neither_turn_nor_usage(

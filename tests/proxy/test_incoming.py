@@ -10,7 +10,8 @@ import pytest
 
 from proxy.bodies import ClientGone
 from proxy.errors import BadRequest, TooLarge
-from proxy.incoming import Incoming, form_model, sole_model
+from proxy.forms import Ids, form_model, put_model, sole_model
+from proxy.incoming import Incoming
 from tests.linear import assert_linear
 
 KIND = 'multipart/form-data; boundary="b-1"'
@@ -56,6 +57,9 @@ def test_the_cost_of_a_form_grows_with_its_length_only() -> None:
 
     assert_linear(look, "\r\n--b-1\r\ncontent-disposition: form-data; name=x\r\n\r\ny" * 40_000)
     assert_linear(look, "content-disposition:; name=mode;" * 100_000)
+
+    assert_linear(lambda text: Ids().feed(text.encode()), "\n" * 1_000_000)
+    assert_linear(lambda text: Ids().feed(text.encode()), "\n\n                " * 50_000)
 
     def read(text: str) -> None:
         with contextlib.suppress(BadRequest):
@@ -111,6 +115,50 @@ def test_a_plain_form_is_read(held: bytes, model: str) -> None:
 def test_a_form_that_can_be_read_otherwise_is_refused(held: bytes, kind: str) -> None:
     with pytest.raises(BadRequest):
         sole_model(held, kind)
+
+
+@pytest.mark.parametrize(
+    ("held", "put"),
+    [
+        (MODEL + FILE + END, None),
+        (MODEL + FILE[:9], None),  # the rest has not come
+        (FILE + MODEL + END, None),
+        (
+            part('content-length: 9\r\ncontent-disposition: form-data; name="model"', "whisper-1") + END,
+            part('content-length: 6\r\ncontent-disposition: form-data; name="model"', "ears-2") + END,
+        ),
+    ],
+)
+def test_another_model_is_put_into_a_form(held: bytes, put: bytes | None) -> None:
+    wanted = put or held.replace(b"whisper-1", b"ears-2")
+    assert wanted != held
+    assert put_model(held, KIND, "ears-2") == wanted
+
+
+@pytest.mark.parametrize(
+    ("held", "kind"),
+    [
+        (MODEL[:-2], KIND),  # its end has not come
+        (FILE + END, KIND),
+        (b"preamble\r\n" + MODEL + END, KIND),
+        (part("content-disposition: form-data; name*=utf-8''model", "m") + MODEL + END, KIND),
+        (MODEL + b"--b-1x" + END, KIND),
+        (MODEL + END, KIND + "; boundary=c"),
+        (b"", KIND),
+    ],
+)
+def test_a_form_that_can_be_read_in_two_ways_stays_as_it_is(held: bytes, kind: str) -> None:
+    assert put_model(held, kind, "ears-2") == held
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_ids_in_a_form_are_found_however_it_is_cut(size: int) -> None:
+    field = part('content-disposition: form-data; name="file_id"', "file-mine0001")
+    bare = part("content-disposition: form-data; name=other", " 497f6eca-6276-4993").replace(b"\r\n", b"\n")
+    text = part('content-disposition: form-data; name="prompt"', "what is in file-mine0002 there")
+    ids, sent = Ids(), FILE + field + text + bare + END
+    found = set().union(*(ids.feed(sent[at : at + size]) for at in range(0, len(sent), size)))
+    assert found == {"file-mine0001", "497f6eca-6276-4993"}
 
 
 class Socket:

@@ -145,6 +145,17 @@ async def test_tokens_a_minute_count_when_they_were_used(limiter: Callable[..., 
     await limits.enter("k", None)
 
 
+async def test_tokens_that_are_told_later_count_when_they_are(
+    limiter: Callable[..., tuple[Limiter, Usage, Clock]],
+) -> None:
+    limits, _, _ = limiter(tokens_per_minute=100)
+    await limits.enter("k", None)
+    limits.leave("k", None, 0)
+    limits.spend("k", 150)
+    with pytest.raises(RateLimited, match="tokens a minute"):
+        await limits.enter("k", None)
+
+
 async def test_requests_at_a_time(limiter: Callable[..., tuple[Limiter, Usage, Clock]]) -> None:
     limits, _, _ = limiter(concurrent=1)
     await limits.enter("k", None)
