@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,36 +23,30 @@ Function = Callable[..., int]
 
 _WIDEST = 512  # as in maxsim.cpp
 _TERM = np.dtype([("code", np.int32), ("digits", np.int32), ("times", np.float64)])
-_A, _N, _F, _D = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double
-_CALLS: Mapping[str, Sequence[object]] = {
-    "nearest": (_A, _A, _A, _A, _N, _N, _N, _N, *[_A] * 7),
-    "signals": (_A, _N, *[_A] * 6, _N, _A, _F, _A, _N, _A, _A, _D, _A, _A),
-}
+_A, _N, _D = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 
 
-def _load() -> dict[str, Function]:
+def _load() -> Function | None:
     for suffix in EXTENSION_SUFFIXES:
         path = Path(__file__).with_name(f"_compiled{suffix}")
         if path.exists():
             try:
-                library = ctypes.CDLL(str(path))
-                found = {name: getattr(library, f"memrelay_{name}") for name in _CALLS}
+                found = ctypes.CDLL(str(path)).memrelay_compare
             except (OSError, AttributeError) as error:
                 log.warning("%s cannot be used (%s)", path.name, error)
-                return {}
-            for name, function in found.items():
-                function.argtypes = _CALLS[name]
-                function.restype = _N if name == "nearest" else None
+                return None
+            found.argtypes = [_A, _A, _A]
+            found.restype = _N
             return found
-    return {}
+    return None
 
 
-_functions = _load()
+_compare = _load()
 
 
 def is_built() -> bool:
     """Whether it is there."""
-    return bool(_functions)
+    return _compare is not None
 
 
 def compares(asked: NDArray[np.float32] | None, width: int) -> bool:
@@ -75,56 +70,85 @@ class Layout:
         return Layout(view, laid, numbers[0])
 
 
+class _Question(ctypes.Structure):
+    _fields_ = [
+        ("mask", _A), ("vector", _A), ("terms", _A), ("many", _N), ("whole", _N), ("closely", _N), ("about", _N),
+        ("asked", _N), ("pieces", _A), ("scaled_by", _D), ("word_of", _A), ("word_ends", _A), ("flags", _N), ("dated", _A),
+        ("speaker", _N), ("now", _D), ("table", _A), ("limits", _A), ("said", _N), ("unknown", _D),
+    ]  # fmt: skip
+
+
+class _Found(ctypes.Structure):
+    _fields_ = [(name, _A) for name in (
+        "numbers", "values", "cosine", "covered", "met", "total", "order", "fits", "rarity",
+    )]  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
-class Nearest:
-    """Pieces that are worth a closer look: numbers (n,), how near in meaning, BM25, cosine (NaN: not known), share of the
-    question's rare words, share of its numbers and codes; and how rare each word is."""
+class Closely:
+    """How many pieces are compared closely: all of so many, else the best, and of the very best what was said around them."""
+
+    whole: int
+    best: int
+    around: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What fits, by `values` in the order of signals.cpp; `said`: View.said of the question; `unknown`: as rank.py has it."""
+
+    values: Floats
+    said: int
+    unknown: float
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The candidates of a question: numbers of pieces (n,), their signals (n, names), cosine, share of the question's rare words,
+    share of its word pieces met (NaN: not known), weighed total, the places 0 to n - 1 with the best first, which fit."""
 
     numbers: Ints
-    meaning: Floats
-    words: Floats
+    values: NDArray[np.float32]
     cosine: Floats
     covered: Floats
-    exact: Floats
-    rarity: dict[str, float]
+    met: Floats
+    total: NDArray[np.float32]
+    order: Ints
+    fits: Bools
 
 
-def nearest(
+def compare(
     layout: Layout, mask: Bools, vector: NDArray[np.float32], terms: Mapping[str, int], codes: Mapping[str, int],
-    whole: int, closely: int, around: int,
-) -> Nearest:  # fmt: skip
-    """See signals.py. `terms`: how often the question has each word; `codes`: the view's number of each."""
-    asked = np.array(
-        [(codes.get(word, -1), any(c.isdigit() for c in word), times) for word, times in terms.items()], _TERM
-    )
-    rarity, numbers = np.empty(len(asked)), np.empty(layout.pieces, np.int64)
-    found = np.empty((5, layout.pieces))
-    at, row = found.ctypes.data, found.strides[0]
-    count = _functions["nearest"](
-        layout.view.ctypes.data, mask.ctypes.data, vector.ctypes.data, asked.ctypes.data, len(asked), whole, closely, around,
-        rarity.ctypes.data, numbers.ctypes.data, *(at + row * i for i in range(5)),
+    closely: Closely, pieces: NDArray[np.float32] | None, scale: float, words: Sequence[Sequence[int]],
+    flags: Sequence[bool], dated: Floats | None, speaker: int, now: float, table: NDArray[np.float32],
+    limits: Limits | None,
+) -> Compared:  # fmt: skip
+    """See signals.py. `terms`: how often the question has each word; `codes`: the view's number of each; `words`: for each of its
+    `pieces` which of the terms are the word that it belongs to; `table`: what each signal weighs; without `limits` `fits` means
+    nothing."""
+    size = layout.pieces
+    given = [(codes.get(word, -1), any(c.isdigit() for c in word), times) for word, times in terms.items()]
+    asked = np.array(given, _TERM)
+    word_of = np.array([term for word in words for term in word], np.int32)
+    word_ends = np.cumsum([len(word) for word in words], dtype=np.int32)
+    vector = np.ascontiguousarray(vector, np.float32)
+    pieces = None if pieces is None or not words else np.ascontiguousarray(pieces, np.float32)
+    numbers, order = np.empty((2, size), np.int64)
+    cosine, covered, met = np.empty((3, size))
+    values, total = np.empty((size, len(table)), np.float32), np.empty(size, np.float32)
+    fits, rarity = np.empty(size, bool), np.empty(len(asked))
+    question = _Question(
+        _at(mask), _at(vector), _at(asked), len(asked), closely.whole, closely.best, closely.around,
+        0 if pieces is None else len(pieces), _at(pieces), scale, _at(word_of), _at(word_ends),
+        sum(flag << place for place, flag in enumerate(flags)), _at(dated), speaker, now, _at(table),
+        None if limits is None else _at(limits.values), 0 if limits is None else limits.said,
+        0.0 if limits is None else limits.unknown,
     )  # fmt: skip
-    meaning, words, cosine, covered, exact = found[:, :count]
-    rare = dict(zip(terms, rarity.tolist(), strict=True))
-    return Nearest(numbers[:count], meaning, words, cosine, covered, exact, rare)
+    found = _Found(*(_at(array) for array in (numbers, values, cosine, covered, met, total, order, fits, rarity)))
+    assert _compare is not None
+    n = _compare(_at(layout.view), ctypes.byref(question), ctypes.byref(found))
+    return Compared(numbers[:n], values[:n], cosine[:n], covered[:n], met[:n], total[:n], order[:n], fits[:n])
 
 
-def signals(
-    layout: Layout, near: Nearest, asked: NDArray[np.float32] | None, scale: float, weights: NDArray[np.float32] | None,
-    flags: Sequence[bool], dated: Floats | None, spoken: Floats | None, now: float, columns: int,
-) -> tuple[NDArray[np.float32], Floats]:  # fmt: skip
-    """(signals (n, columns), share of the question's word pieces met (n,); NaN: not known). See signals.py."""
-    count = len(near.numbers)
-    values, met = np.empty((count, columns), np.float32), np.empty(count)
-    arrays = (near.numbers, near.meaning, near.words, near.cosine, near.covered, near.exact)
-    many = 0 if asked is None or weights is None else len(asked)
-    _functions["signals"](
-        layout.view.ctypes.data, count, *(array.ctypes.data for array in arrays), many, _at(asked), scale, _at(weights),
-        sum(flag << place for place, flag in enumerate(flags)), _at(dated), _at(spoken), now, values.ctypes.data,
-        met.ctypes.data,
-    )  # fmt: skip
-    return values, met
-
-
-def _at(array: NDArray[np.generic] | None) -> int | None:
+def _at(array: NDArray[Any] | None) -> int | None:
     return None if array is None else array.ctypes.data

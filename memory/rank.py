@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memory.blocks import Bools, Floats, Ints, said_in
+from memory.compiled import Limits
 from memory.extract.text import has_cjk
 from memory.late import Asked
 from memory.models import Embedder
@@ -44,13 +45,24 @@ _SHARES = {
     id(table): np.array([table.get(name, 0.0) for name in NAMES], np.float32) / np.float32(sum(table.values()))
     for table in (LATE, PLAIN, FOREIGN)
 }  # of the whole, in the order of NAMES
-ANSWERABLE = -2.2  # log-odds, fitted on questions of one person asked of another; see docs/BENCHMARKS.md
+# log-odds that a question can be answered, fitted on questions of one person asked of another (docs/BENCHMARKS.md): by the best
+# cosine, the mean of the best three, and the share of the question's word pieces that the best meets
+BY_BEST, BY_THREE, BY_MET, USUALLY = 10.5, 4.2, 10.0, 10.0
+ANSWERABLE = -2.2
 UNKNOWN = 7.0  # the same, when every name in the question is unknown
 NEAR = 0.12  # rescaled cosine from which two texts have something to do with each other
 COVERED = 0.45  # share of the question's rare words from which a match by words alone counts …
 EXACT = 0.60  # … for any embedder
 SHARED = 0.20  # the same in a script that the embedder does not know: share of the question's telling characters
+MET, TOUCHED, PLACED = 0.35, 0.15, 0.45  # where a match counts at all: of word pieces, of rare words, beside what fits
+PLAIN_COSINE, PLAIN_MET = 0.35, 0.55  # from which it counts however much better another one is
 FLOOR = 0.30  # of the best score; what is further behind is not worth its tokens
+_LIMITS = np.array(
+    [
+        BY_BEST, BY_THREE, BY_MET, USUALLY, ANSWERABLE, NEAR, MET, TOUCHED, PLACED, COVERED, PLAIN_COSINE, PLAIN_MET, EXACT,
+        FLOOR,
+    ]
+)  # as signals.cpp has them  # fmt: skip
 _NAME = re.compile(r"(?<![.?!\"“] )(?<!^)\b[A-Z][\w'’]+")  # in the middle of a sentence
 _CALENDAR = frozenset(
     stem(word)
@@ -71,11 +83,17 @@ _TRAINED_ON = re.compile(r"[\u0000-\u024f\u2000-\u206f]")  # Latin script and wh
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """Piece `number` of the view, with its score in [0, 1] and each signal's share of it, in the order of NAMES."""
+    """Piece `number` of the view, with its score in [0, 1], its signals in the order of NAMES, and what each of them weighs."""
 
     number: int
     score: float
-    shares: NDArray[np.float32]
+    signals: NDArray[np.float32]
+    table: NDArray[np.float32]
+
+    @property
+    def shares(self) -> NDArray[np.float32]:
+        """Each signal's share of the score."""
+        return self.signals * self.table
 
     @property
     def why(self) -> dict[str, float]:
@@ -87,8 +105,10 @@ class Ranked:
 class Order(Sequence[Ranked]):
     """Ranked pieces, best first; each is made when it is looked at, as mostly few are."""
 
-    def __init__(self, numbers: Ints, scores: NDArray[Any], shares: NDArray[np.float32]) -> None:
-        self._numbers, self._scores, self._shares = numbers, scores, shares
+    def __init__(
+        self, numbers: Ints, scores: NDArray[Any], signals: NDArray[np.float32], table: NDArray[np.float32]
+    ) -> None:
+        self._numbers, self._scores, self._signals, self._table = numbers, scores, signals, table
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -103,8 +123,8 @@ class Order(Sequence[Ranked]):
     def __getitem__(self, at: slice) -> Order: ...
     def __getitem__(self, at: int | slice) -> Ranked | Order:
         if isinstance(at, slice):
-            return Order(self._numbers[at], self._scores[at], self._shares[at])
-        return Ranked(int(self._numbers[at]), float(self._scores[at]), self._shares[at])
+            return Order(self._numbers[at], self._scores[at], self._signals[at], self._table)
+        return Ranked(int(self._numbers[at]), float(self._scores[at]), self._signals[at], self._table)
 
 
 def rank(
@@ -112,16 +132,17 @@ def rank(
 ) -> Order:
     """The pieces that have to do with the question, best first; none for a question that nothing fits. `usual`: the cosine
     of texts that have nothing to do with each other. `every`: leave nothing out."""
-    found = signals(view, question, asked, only, now)
-    if not len(found.numbers):
-        return Order(found.numbers, np.zeros(0), found.values)
     weights = _weights(question, asked)
-    shares = found.values * _SHARES[id(weights)]
-    total = shares.sum(axis=1)
-    order = np.argsort(-total, kind="stable")
-    if not every:
-        order = order[_fits(view, question, found, total, weights, usual)[order]]
-    return Order(found.numbers[order], total[order], shares[order])
+    table, limits = _SHARES[id(weights)], None
+    unknown = 0.0 if every else UNKNOWN * _unknown_names(view, question)
+    if weights is LATE and not every:
+        limits = Limits(_LIMITS, said_in(question), unknown)
+    found = signals(view, question, asked, only, now, table, limits)
+    order = found.order
+    if not every and len(order):
+        fits = _fits(view, question, found, weights, usual, unknown) if found.fits is None else found.fits
+        order = order[fits[order]]
+    return Order(found.numbers[order], found.total[order], found.values[order], table)
 
 
 def usual_cosine(embedder: Embedder) -> float:
@@ -138,21 +159,21 @@ def _weights(question: str, asked: Asked) -> Mapping[str, float]:
 
 
 def _fits(
-    view: View, question: str, found: Signals, total: Floats, weights: Mapping[str, float], usual: float
+    view: View, question: str, found: Signals, weights: Mapping[str, float], usual: float, unknown: float
 ) -> Bools:
     """Which candidates may be returned: none when nothing fits well enough, else those not far behind the best."""
-    unknown = UNKNOWN * _unknown_names(view, question)
+    total = found.total
     plain = found.covered >= COVERED  # fits by itself, however much better another one does
     if weights is LATE:
         cosine_of, met_of = (np.where(np.isnan(values), 0.0, values) for values in (found.cosine, found.met))
         other = view.said[found.numbers] != said_in(question)  # what was said before in the same words is no answer
         best = np.sort(cosine_of * other)[::-1]
-        likely = 10.5 * best[0] + 4.2 * best[:3].mean() + 10.0 * (met_of * other).max() - 10.0 - unknown
+        likely = BY_BEST * best[0] + BY_THREE * best[:3].mean() + BY_MET * (met_of * other).max() - USUALLY - unknown
         answerable = likely > ANSWERABLE
         placed = found.values[:, NAMES.index("window")]  # said beside what fits
-        beside = (cosine_of >= 0.12) | (met_of >= 0.35) | (found.covered >= 0.15) | (placed >= 0.45)
+        beside = (cosine_of >= NEAR) | (met_of >= MET) | (found.covered >= TOUCHED) | (placed >= PLACED)
         fits = beside & answerable
-        plain |= (cosine_of >= 0.35) | (met_of >= 0.55)
+        plain |= (cosine_of >= PLAIN_COSINE) | (met_of >= PLAIN_MET)
     elif weights is FOREIGN:
         shared = _shared(question, [view.pieces[number].text for number in found.numbers])
         fits = np.full(len(total), shared.max() >= SHARED and unknown < UNKNOWN)

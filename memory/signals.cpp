@@ -1,9 +1,10 @@
-// Signals of one question in two goes, without Python between the steps; memory/signals.py does the same with numpy, and says
+// Signals of one question in one go, without Python between the steps; memory/signals.py does the same with numpy, and says
 // what each is. What is passed is kept by the caller and laid out as memory/compiled.py lays it out.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <vector>
 
 extern "C" void memrelay_maxsim(const int8_t *const *texts, const int64_t *lengths, int64_t count, const float *asked,
@@ -28,7 +29,7 @@ struct View {
     int64_t pieces, memories, dimensions, width;
     int64_t blocks;
     const Block *block;
-    const int64_t *memory, *session, *before, *after;
+    const int64_t *memory, *session, *speaker, *said, *before, *after;
     const uint8_t *known, *episode, *user_side;
     const double *lengths, *log_lengths, *times;
     const float *shape;  // (pieces, 4): asks, time, number, name
@@ -172,23 +173,58 @@ struct Rounds {
     }
 };
 
-}  // namespace
+struct Question {
+    const uint8_t *mask;  // the pieces that may be found
+    const float *vector;
+    const Term *terms;
+    int64_t many;
+    int64_t whole, closely, about;
+    int64_t asked;  // word pieces, 0: none
+    const float *pieces;
+    double scaled_by;
+    const int32_t *word_of, *word_ends;  // the terms of each word piece's word: those up to its end
+    int64_t flags;
+    const double *dated;  // (pieces of the view) how well each fits a date, or null
+    int64_t speaker;      // the one who is named, or -1
+    double now;
+    const float *table;    // what each signal weighs
+    const double *limits;  // as Limit has them; null: what fits is somebody else's business
+    int64_t said;
+    double unknown;
+};
 
-// Compares every piece that passes `mask` by meaning and by words; the chosen `numbers` come with their signals. `rarity`:
-// (terms). Returns how many are chosen; `numbers` and what follows have room for all pieces.
-extern "C" int64_t memrelay_nearest(const View *view, const uint8_t *mask, const float *vector, const Term *terms, int64_t many,
-                                    int64_t whole, int64_t closely, int64_t about, double *rarity, int64_t *numbers,
-                                    double *near, double *found, double *cosine, double *covered, double *exactly)
+struct Found {  // each with room for all pieces
+    int64_t *numbers;
+    float *values;  // (n, names)
+    double *cosine, *covered, *met;
+    float *total;
+    int64_t *order;  // of the n, the best first
+    uint8_t *fits;
+    double *rarity;  // (terms)
+};
+
+enum Limit {
+    by_best, by_three, by_met, usually, answerable, near_cosine, near_met, near_covered, near_placed, plain_covered, plain_cosine,
+    plain_met, plain_exact, floor_share
+};
+
+struct Near {
+    std::vector<int64_t> numbers;
+    std::vector<double> near, found, exact;
+};
+
+// every piece compared by meaning and by words; those that are worth a closer look
+Near nearest(const View &v, const Question &q, const Found &out)
 {
-    const View &v = *view;
+    Near result;
     std::vector<int64_t> every;
     for (int64_t i = 0; i < v.pieces; i++)
-        if (mask[i]) every.push_back(i);
-    if (every.empty()) return 0;
+        if (q.mask[i]) every.push_back(i);
+    if (every.empty()) return result;
     std::vector<double> cosines(v.pieces, unknown);
     for (int64_t b = 0; b < v.blocks; b++) {
         const Block &block = v.block[b];
-        memrelay_dots(block.vectors, mask + block.low, block.count, v.dimensions, vector, cosines.data() + block.low);
+        memrelay_dots(block.vectors, q.mask + block.low, block.count, v.dimensions, q.vector, cosines.data() + block.low);
     }
     double sum = 0, met = 0;
     for (int64_t piece : every) {
@@ -196,7 +232,7 @@ extern "C" int64_t memrelay_nearest(const View *view, const uint8_t *mask, const
         if (!std::isnan(cosines[piece])) sum += cosines[piece], met += 1;
     }
     const double usual = met ? sum / met : 0.0;  // what has no vector yet is taken for as near as the others are
-    const Weighed w = weigh(v, mask, every.size(), terms, many, rarity);
+    const Weighed w = weigh(v, q.mask, every.size(), q.terms, q.many, out.rarity);
     std::vector<double> score, by_words;
     for (int64_t piece : every) {
         score.push_back(std::isnan(cosines[piece]) ? usual : cosines[piece]);
@@ -205,27 +241,82 @@ extern "C" int64_t memrelay_nearest(const View *view, const uint8_t *mask, const
     scale(score.data(), score.size());
     scale(by_words.data(), by_words.size());
     for (size_t i = 0; i < score.size(); i++) score[i] += by_words[i];
-    const std::vector<int64_t> chosen = choose(v, every, score, whole, closely, about);
-    for (size_t i = 0; i < chosen.size(); i++) {
-        const int64_t piece = chosen[i];
-        numbers[i] = piece;
-        cosine[i] = cosines[piece];
-        near[i] = std::isnan(cosines[piece]) ? usual : cosines[piece];
-        found[i] = w.found[piece];
-        covered[i] = w.covered[piece];
-        exactly[i] = w.exact[piece];
+    result.numbers = choose(v, every, score, q.whole, q.closely, q.about);
+    for (size_t i = 0; i < result.numbers.size(); i++) {
+        const int64_t piece = result.numbers[i];
+        out.numbers[i] = piece;
+        out.cosine[i] = cosines[piece];
+        out.covered[i] = w.covered[piece];
+        result.near.push_back(std::isnan(cosines[piece]) ? usual : cosines[piece]);
+        result.found.push_back(w.found[piece]);
+        result.exact.push_back(w.exact[piece]);
     }
-    return chosen.size();
+    return result;
 }
 
-// The signals of these n pieces: `values` (n, names), `met` (n). `pieces` (asked, width) and their `weights`, or asked = 0;
-// `dated`, `spoken` (n) or null: how well day and speaker fit.
-extern "C" void memrelay_signals(const View *view, int64_t n, const int64_t *numbers, const double *near, const double *found,
-                                 const double *cosine, const double *covered, const double *exactly, int64_t asked,
-                                 const float *pieces, float scaled_by, const float *weights, int64_t flags,
-                                 const double *dated, const double *spoken, double now, float *values, double *met)
+// of each word piece the rarity of its word; function words count little. Sum 1
+std::vector<float> weights_of(const Question &q, const double *rarity)
+{
+    const double most = q.many ? *std::max_element(rarity, rarity + q.many) : 1.0;
+    std::vector<double> weights(q.asked, 0.08 * most);
+    double sum = 0;
+    for (int64_t j = 0; j < q.asked; j++) {
+        const int32_t first = j ? q.word_ends[j - 1] : 0;
+        for (int32_t at = first; at < q.word_ends[j]; at++)
+            weights[j] = at == first ? rarity[q.word_of[at]] : std::max(weights[j], rarity[q.word_of[at]]);
+        sum += weights[j];
+    }
+    std::vector<float> found(q.asked);
+    for (int64_t j = 0; j < q.asked; j++) found[j] = float(weights[j] / std::max(sum, nothing));
+    return found;
+}
+
+// which of them may be returned: none when nothing fits well enough, else those not far behind the best (memory/rank.py)
+void fit(const View &v, const Question &q, const Found &out, int64_t n)
+{
+    const double *limits = q.limits;
+    std::vector<double> best;
+    double most_met = -HUGE_VAL;
+    float most = out.total[0];
+    for (int64_t i = 0; i < n; i++) {
+        const bool same = v.said[out.numbers[i]] == q.said;  // what was said before in the same words is no answer
+        best.push_back(same || std::isnan(out.cosine[i]) ? 0.0 : out.cosine[i]);
+        most_met = std::max(most_met, same || std::isnan(out.met[i]) ? 0.0 : out.met[i]);
+        most = std::max(most, out.total[i]);
+    }
+    const int64_t three = std::min<int64_t>(3, n);
+    std::partial_sort(best.begin(), best.begin() + three, best.end(), std::greater<>());
+    double mean = 0;
+    for (int64_t i = 0; i < three; i++) mean += best[i] / double(three);
+    const double likely = limits[by_best] * best[0] + limits[by_three] * mean + limits[by_met] * most_met - limits[usually];
+    const bool answers = likely - q.unknown > limits[answerable];
+    for (int64_t i = 0; i < n; i++) {
+        const double cosine = std::isnan(out.cosine[i]) ? 0.0 : out.cosine[i], met = std::isnan(out.met[i]) ? 0.0 : out.met[i];
+        const double covered = out.covered[i], placed = out.values[i * names + window];
+        const bool beside_it = cosine >= limits[near_cosine] || met >= limits[near_met] || covered >= limits[near_covered] ||
+                               placed >= limits[near_placed];
+        const bool plain = covered >= limits[plain_covered] || cosine >= limits[plain_cosine] || met >= limits[plain_met];
+        // a rare word that stands there is enough, whatever the vectors say
+        const bool fits = (beside_it && answers) || (q.unknown == 0 && covered >= limits[plain_exact]);
+        out.fits[i] = fits && (plain || out.total[i] >= limits[floor_share] * most);
+    }
+}
+
+}  // namespace
+
+// Compares all of a view with a question; returns how many pieces were compared closely, of which `found` tells.
+extern "C" int64_t memrelay_compare(const View *view, const Question *question, const Found *out)
 {
     const View &v = *view;
+    const Question &q = *question;
+    const Near close = nearest(v, q, *out);
+    const int64_t n = close.numbers.size(), asked = q.asked, flags = q.flags;
+    if (!n) return 0;
+    const int64_t *numbers = close.numbers.data();
+    const double *near = close.near.data(), *found = close.found.data(), *cosine = out->cosine, *covered = out->covered;
+    const std::vector<float> weights = weights_of(q, out->rarity);
+    float *values = out->values;
+    double *met = out->met;
     const Rounds rounds(v, numbers, n);
     const int64_t m = std::max<int64_t>(asked, 1);
     std::vector<float> matched(n * m);
@@ -243,7 +334,7 @@ extern "C" void memrelay_signals(const View *view, int64_t n, const int64_t *num
         std::vector<float> columns(groups * v.width * beside), best(with.size() * row);
         for (int64_t j = 0; j < asked; j++)
             for (int64_t k = 0; k < v.width; k++)
-                columns[((j / beside) * v.width + k) * beside + j % beside] = pieces[j * v.width + k] / scaled_by;
+                columns[((j / beside) * v.width + k) * beside + j % beside] = q.pieces[j * v.width + k] / float(q.scaled_by);
         memrelay_maxsim(reinterpret_cast<const int8_t *const *>(at.data()), lengths.data(), with.size(), columns.data(), groups,
                         v.width, best.data());
         std::vector<double> mean(asked);
@@ -339,14 +430,25 @@ extern "C" void memrelay_signals(const View *view, int64_t n, const int64_t *num
         column[when][i] = flags & asks_when ? shape[1] : 0.0;
         column[number][i] = flags & asks_number ? shape[2] : 0.0;
         column[name][i] = flags & asks_name ? shape[3] : 0.0;
-        column[date][i] = dated ? dated[i] : 0.0;
-        column[speaker][i] = spoken ? spoken[i] : 0.0;
-        column[recency][i] = std::exp(std::min(v.times[piece] - now, 0.0) / (90 * 86400.0));
+        column[date][i] = q.dated ? q.dated[piece] : 0.0;
+        column[speaker][i] = v.speaker[piece] == q.speaker;
+        column[recency][i] = std::exp(std::min(v.times[piece] - q.now, 0.0) / (90 * 86400.0));
         column[own][i] = users && !of_you;
         column[yours][i] = !users && of_you;
-        column[exact][i] = exactly[i];
+        column[exact][i] = close.exact[i];
         column[echo][i] = shape[0] * (std::min(std::max(alike, 0.7), 0.9) - 0.7) / -0.2;
     }
-    for (int64_t i = 0; i < n; i++)
-        for (int one = 0; one < names; one++) values[i * names + one] = float(column[one][i]);
+    for (int64_t i = 0; i < n; i++) {
+        out->total[i] = 0;
+        for (int one = 0; one < names; one++) {
+            const float value = float(column[one][i]);
+            values[i * names + one] = value;
+            out->total[i] += value * q.table[one];
+        }
+        out->order[i] = i;
+    }
+    const float *total = out->total;
+    std::stable_sort(out->order, out->order + n, [&](int64_t a, int64_t b) { return total[a] > total[b]; });
+    if (q.limits) fit(v, q, *out, n);
+    return n;
 }

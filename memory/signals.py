@@ -2,7 +2,8 @@
 
 Two steps. Meaning and words are compared with every piece of the view; the best few hundred, with what was said around
 them, are then compared word piece by word piece. Words are scored by BM25 (Robertson and Zaragoza, 2009; k1 = 1.2,
-b = 0.75), rarity is its idf. signals.cpp does the same as `_nearest` and `_told` here.
+b = 0.75), rarity is its idf. signals.cpp does all of this in one go; it is written again here, with numpy, for where it
+was not built.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memory.blocks import Bools, Floats, Ints
-from memory.compiled import Nearest, compares, nearest
-from memory.compiled import signals as told
+from memory.compiled import Closely, Limits, compare, compares
 from memory.extract.dates import DateSpan, find_dates
 from memory.late import SCALE, Asked
 from memory.store import Filter
@@ -34,6 +34,8 @@ NAMES = (
     "replies", "asks", "length", "when", "number", "name", "date", "speaker", "recency", "own", "yours", "exact",
     "echo",
 )  # fmt: skip
+_CLOSELY = Closely(WHOLE, CLOSELY, AROUND)
+_EVEN = np.full(len(NAMES), 1.0 / len(NAMES), np.float32)
 _WHEN = re.compile(
     r"\b(?:when|how long|since when|what (?:year|month|date|day|time)|which (?:year|month|date|day))\b"
     r"|什么时候|何时|几月|几号|哪天|哪年|哪一天|多久|いつ",
@@ -60,70 +62,90 @@ _NEAR_S = 8 * 86400.0  # what happened is told within about a week
 @dataclass(frozen=True, slots=True)
 class Signals:
     """The candidates of one question: numbers of pieces (n,), their signals (n, len(NAMES)), and how well each fits on an
-    absolute scale: cosine, share of the question's rare words, share of its word pieces met (NaN: not known)."""
+    absolute scale: cosine, share of the question's rare words, share of its word pieces met (NaN: not known); their weighed
+    total, the places 0 to n - 1 with the best first, and where that was asked which of them fit (None: not told)."""
 
     numbers: Ints
     values: NDArray[np.float32]
     cosine: Floats
     covered: Floats
     met: Floats
+    total: NDArray[Any]
+    order: Ints
+    fits: Bools | None = None
 
 
-def signals(view: View, question: str, asked: Asked, only: Filter, now: float) -> Signals:
-    """What speaks for the pieces that pass the filter."""
+def signals(
+    view: View,
+    question: str,
+    asked: Asked,
+    only: Filter,
+    now: float,
+    table: NDArray[np.float32] | None = None,
+    limits: Limits | None = None,
+) -> Signals:
+    """What speaks for the pieces that pass the filter. With a `table` of what each signal weighs, in the order of NAMES, they are
+    weighed too; with `limits` it may be told which of them fit."""
     mask, counted = view.wanted(only), Counter(terms(question))
-    compiled = compares(asked.pieces, view.late_width)
-    if compiled:
-        vector = np.ascontiguousarray(asked.vector, np.float32)
-        near = nearest(view.layout, mask, vector, counted, view.codes.words, WHOLE, CLOSELY, AROUND)
-    else:
-        near = _nearest(view, mask, asked.vector, counted)
+    words = [] if asked.spans is None else _words_of(question, asked.spans, list(counted))
+    asks = tuple(bool(sort.search(question)) for sort in (_WHEN, _NUMBER, _NAME, _YOURS))
+    dated, speaker = _dated(view, find_dates(question, now)), _named(view, question)
+    if compares(asked.pieces, view.late_width):
+        weighs = _EVEN if table is None else table
+        found = compare(
+            view.layout, mask, asked.vector, counted, view.codes.words, _CLOSELY, asked.pieces, SCALE, words, asks, dated,
+            speaker, now, weighs, limits,
+        )  # fmt: skip
+        fits = None if limits is None else found.fits
+        return Signals(
+            found.numbers, found.values, found.cosine, found.covered, found.met, found.total, found.order, fits
+        )
+    near = _nearest(view, mask, asked.vector, counted)
     chosen = near.numbers
     if not len(chosen):
-        return Signals(chosen, np.zeros((0, len(NAMES)), np.float32), *(np.zeros(0) for _ in range(3)))
-    weights = None
-    if asked.pieces is not None and asked.spans is not None:
-        weights = _weights(question, asked.spans, near.rarity).astype(np.float32)
-    asks = tuple(bool(sort.search(question)) for sort in (_WHEN, _NUMBER, _NAME, _YOURS))
-    dated, spoken = _dated(view, chosen, find_dates(question, now)), _named(view, chosen, question)
-    if compiled:
-        values, met = told(
-            view.layout,
-            near,
-            None if weights is None else asked.pieces,
-            SCALE,
-            weights,
-            asks,
-            dated,
-            spoken,
-            now,
-            len(NAMES),
-        )
-    else:
-        values, met = _told(view, near, asked, weights, asks, dated, spoken, now)
-    return Signals(chosen, values, near.cosine, near.covered, met)
+        none = np.zeros(0)
+        return Signals(chosen, np.zeros((0, len(NAMES)), np.float32), none, none, none, none, chosen)
+    weights = None if asked.spans is None else _weights(words, [*near.rarity.values()]).astype(np.float32)
+    on_date = None if dated is None else dated[chosen]
+    values, met = _told(view, near, asked, weights, asks, on_date, view.speakers[chosen] == speaker, now)
+    total = (values * (_EVEN if table is None else table)).sum(axis=1)
+    return Signals(chosen, values, near.cosine, near.covered, met, total, np.argsort(-total, kind="stable"))
 
 
-def _nearest(view: View, mask: Bools, vector: NDArray[np.float32], counted: Mapping[str, int]) -> Nearest:
+@dataclass(frozen=True, slots=True)
+class _Near:
+    """Pieces that are worth a closer look: numbers (n,), how near in meaning, BM25, cosine (NaN: not known), share of the
+    question's rare words, share of its numbers and codes; and how rare each word is."""
+
+    numbers: Ints
+    meaning: Floats
+    words: Floats
+    cosine: Floats
+    covered: Floats
+    exact: Floats
+    rarity: dict[str, float]
+
+
+def _nearest(view: View, mask: Bools, vector: NDArray[np.float32], counted: Mapping[str, int]) -> _Near:
     """Every piece compared by meaning and by words; those that are worth a closer look."""
     every = np.flatnonzero(mask)
     if not len(every):
         none = np.zeros(0)
-        return Nearest(every, none, none, none, none, none, {})
+        return _Near(every, none, none, none, none, none, {})
     cosine, (words, covered, exact), rarity = view.cosines(vector), *_words(view, counted, mask)
     meaning = np.where(np.isnan(cosine), _mean(cosine[every]), cosine)
     chosen = _chosen(view, mask, every, scaled(meaning[every]) + scaled(words[every]))
-    return Nearest(chosen, meaning[chosen], words[chosen], cosine[chosen], covered[chosen], exact[chosen], rarity)
+    return _Near(chosen, meaning[chosen], words[chosen], cosine[chosen], covered[chosen], exact[chosen], rarity)
 
 
 def _told(
     view: View,
-    near: Nearest,
+    near: _Near,
     asked: Asked,
     weights: NDArray[np.float32] | None,
     asks: tuple[bool, ...],
     dated: Floats | None,
-    spoken: Floats | None,
+    spoken: Bools,
     now: float,
 ) -> tuple[NDArray[np.float32], Floats]:
     """(the signals of these pieces (n, len(NAMES)), the share of the question's word pieces that each meets (n,))"""
@@ -154,7 +176,7 @@ def _told(
         "name": shape[:, 3] * name,
         "asks": -asking,
         "date": nothing if dated is None else dated,
-        "speaker": nothing if spoken is None else spoken,
+        "speaker": spoken,
         "recency": np.exp(np.minimum(view.times[chosen] - now, 0.0) / (90 * 86400)),
         "exact": near.exact,
         # the same question asked before answers nothing
@@ -312,22 +334,28 @@ def _matched(
     return found, met
 
 
-def _weights(question: str, spans: Sequence[tuple[int, int]], rarity: dict[str, float]) -> Floats:
-    """Per piece of the question the rarity of its word; function words count little. Sum 1."""
-    most = max(rarity.values(), default=1.0)
-    weights = np.full(len(spans), 0.08 * most)
-    for i, (start, end) in enumerate(spans):
+def _words_of(question: str, spans: Sequence[tuple[int, int]], known: Sequence[str]) -> list[list[int]]:
+    """For each piece of the question the terms of the word that it belongs to, by their places among the `known` ones."""
+    places = {word: place for place, word in enumerate(known)}
+    out = []
+    for start, end in spans:
         low, high = start, end
         while low > 0 and question[low - 1].isalnum() and question[low].isascii():
             low -= 1
         while high < len(question) and question[high].isalnum() and question[high - 1].isascii():
             high += 1
-        found = [rarity[word] for word in terms(question[low:high]) if word in rarity]
+        found = [places[word] for word in terms(question[low:high]) if word in places]
         if not found and question[low:high].isalnum() and not question[low].isascii():
             part = fold(question[low:high])
-            found = [r for word, r in rarity.items() if part in word]
-        if found:
-            weights[i] = max(found)
+            found = [place for word, place in places.items() if part in word]
+        out.append(found)
+    return out
+
+
+def _weights(words: Sequence[Sequence[int]], rarity: Sequence[float]) -> Floats:
+    """Per piece of the question the rarity of its word; function words count little. Sum 1."""
+    usual = 0.08 * max(rarity, default=1.0)
+    weights = np.array([max((rarity[term] for term in word), default=usual) for word in words])
     return weights / max(float(weights.sum()), 1e-9)
 
 
@@ -355,23 +383,23 @@ def _replies(rounds: _Rounds, asked: Floats, user_side: Bools) -> Floats:
     return np.asarray(best[np.where(user_side, rounds.earlier, rounds.of_piece)], float)
 
 
-def _dated(view: View, chosen: Ints, spans: Sequence[DateSpan]) -> Floats | None:
-    """How well the day on which a piece was said, or of which it tells, fits a date in the question; None: it names none."""
+def _dated(view: View, spans: Sequence[DateSpan]) -> Floats | None:
+    """How well the day on which a piece was said, or of which it tells, fits a date in the question, of every piece; None: it names
+    none."""
     if not spans:
         return None
-    found = np.zeros(len(chosen))
+    found = np.zeros(len(view.times))
     for span in spans:
         share = _SHARE.get(span.precision, 0.5)
-        for times in (view.times[chosen], view.at[chosen]):
+        for times in (view.times, view.at):
             inside = (times >= span.start) & (times < span.end)
             soon = (times >= span.end) & (times < span.end + _NEAR_S) & (share >= 0.7)
             found = np.maximum(found, np.where(inside, share, np.where(soon, 0.7 * share, 0.0)))
     return found
 
 
-def _named(view: View, chosen: Ints, question: str) -> Floats | None:
-    """1 where the one speaker whom the question names is the one who speaks; None: it names none, or several."""
-    speakers = view.speakers[chosen]
+def _named(view: View, question: str) -> int:
+    """The one speaker whom the question names; -1: none, or several."""
     asked = set(_WORD.findall(fold(question)))
-    named = [who for who in np.flatnonzero(np.bincount(speakers)).tolist() if asked & view.codes.called(who)]
-    return np.asarray(speakers == named[0], float) if len(named) == 1 else None
+    named = [who for who in view.speaking if asked & view.codes.called(who)]
+    return named[0] if len(named) == 1 else -1

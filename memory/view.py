@@ -99,7 +99,8 @@ class View:
     def layout(self) -> Layout:
         """Where its arrays lie."""
         arrays = (
-            self.memories, self.sessions, self.before, self.after, self.known, self.episodes, self.user_side, self.lengths,
+            self.memories, self.sessions, self.speakers, self.said, self.before, self.after, self.known,
+            self.episodes, self.user_side, self.lengths,
             self.log_lengths, self.times, self.shape, self._late_at, self._late_lengths,
         )  # fmt: skip
         blocks = [
@@ -121,6 +122,12 @@ class View:
         """The living pieces that have no vector yet, newest first; with `users`, only what users said."""
         bare = self.alive & ~self.known & self.user_side if users else self.alive & ~self.known
         return [self.pieces[i] for i in np.flatnonzero(bare)[::-1]]
+
+    @cached_property
+    def speaking(self) -> list[int]:
+        """Who has said any of the living pieces, by their numbers."""
+        found: list[int] = np.flatnonzero(np.bincount(self.speakers[self.alive])).tolist()
+        return found
 
     @cached_property
     def overtaken(self) -> bool:

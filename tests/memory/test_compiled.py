@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from memory import compiled, signals
 from memory.index import embed_pieces
 from memory.late import Asked, encode_query
 from memory.models import Embedder
+from memory.rank import rank
 from memory.store import Filter, Piece
 from memory.view import View
 from tests.memory.make import NOW
@@ -62,6 +64,17 @@ def both(
     return signals.signals(view, question, asked, only, NOW), expected
 
 
+def agree_on_rank(monkeypatch: pytest.MonkeyPatch, view: View, question: str, asked: Asked, *, every: bool) -> int:
+    """Which fit, and how well; returns how many."""
+    with monkeypatch.context() as without:
+        without.setattr(signals, "compares", lambda asked, width: False)
+        expected = dict(rank(view, question, asked, Filter(), NOW, every=every).pairs())
+    found = dict(rank(view, question, asked, Filter(), NOW, every=every).pairs())
+    assert found == pytest.approx(expected, abs=2e-5)
+    assert [*found.values()] == sorted(found.values(), reverse=True)
+    return len(found)
+
+
 def agree(found: signals.Signals, expected: signals.Signals) -> None:
     assert found.numbers.tolist() == expected.numbers.tolist()
     for name in ("values", "cosine", "covered", "met"):
@@ -95,13 +108,17 @@ def test_it_was_built_here() -> None:
 def test_small_cubes(embedder: Embedder, asked: dict[str, Asked], monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     dice = np.random.default_rng(seed)
     filters = [Filter(), Filter(tag="note"), Filter(kinds=("fact",)), Filter(since=NOW - 50 * DAY), Filter(tag="none")]
+    counts: Counter[str] = Counter()
     for name, view in views(embedder, said(dice, 90)).items():
         for question, vectors in asked.items():
             for only in filters:
                 agree(*both(monkeypatch, view, question, vectors, only))
+            counts[name] += agree_on_rank(monkeypatch, view, question, vectors, every=False)
+            agree_on_rank(monkeypatch, view, question, vectors, every=True)
             plain = Asked(vectors.vector)  # as embedders without word pieces give it
             agree(*both(monkeypatch, view, question, plain, Filter()))
         assert name == "empty" or len(both(monkeypatch, view, "tea", asked["tea"], Filter())[0].numbers)
+    assert all(counts[name] for name in ("whole", "grown", "plain"))
 
 
 def test_a_cube_of_which_only_a_part_is_compared_closely(
