@@ -47,6 +47,7 @@ _LITTLE = 8  # pieces that are taken into …
 _SMALL = 3000  # … a view of so many in the event loop's own thread
 CANDIDATES = 200  # from each of LanceDB's two searches, when it answers itself
 LOOK_S = 0.3  # without a question, then a cube is quiet
+_LONGEST_S = 3.0  # between two looks for vectors that do not come
 LENT = 1000  # questions whose vectors are kept for the turns that they become …
 LENT_S = 600.0  # … for so long: a model may take its time to answer
 PATIENCE_S = 60.0  # so long a turn waits for the executor's vectors while one question follows the other
@@ -98,6 +99,7 @@ class _Warm:
         default_factory=dict
     )  # what goes by a question's vectors, without them; oldest first
     asked: float = field(default_factory=time.monotonic)
+    pause: float = LOOK_S  # between two looks for vectors; longer while there are none
 
     @property
     def size(self) -> int:
@@ -388,6 +390,7 @@ class Warm:
             made = await self._embedded(info.id, warm.embedder, due, fresh=fresh, patient=patient)
             done = {piece.id: piece for piece in made if piece.vector is not None}
             touched = {piece.memory for piece in done.values()}
+            warm.pause = LOOK_S if touched else min(2 * warm.pause, _LONGEST_S)
             if touched:
                 kept = [done.get(piece.id, piece) for piece in warm.view.of_memories(touched)]
                 await self._change(warm, touched, kept)
@@ -401,7 +404,7 @@ class Warm:
         for lent in itertools.islice(warm.lent.values(), 1):  # the oldest
             waits, since = waits or not self._is_fresh(lent, now), min(since, lent.time)
         if waits:
-            return now + LOOK_S if patient else now  # the rest with the next question
+            return now + warm.pause if patient else now  # the rest with the next question
         return max(since + self._fresh_s, now + LOOK_S)
 
     def _look(self, info: Cube, warm: _Warm, due: float) -> None:
