@@ -14,7 +14,8 @@ from proxy.console import Session, command, fail
 from proxy.measure import bench, shown_progress
 
 _COLUMNS = (
-    "", "p50 ms", "p99 ms", "added p50", "added p99", "a second", "CPU ms", "CPU behind", "first token", "CPU/chunk", "MB",
+    "", "p50 ms", "p99 ms", "added p50", "added p99", "a second", "streamed", "CPU ms", "CPU behind", "first token",
+    "CPU/chunk", "MB",
 )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """What the proxy costs: the same conversations with the model server directly, through memrelay with memory off and on, and
 through LiteLLM's proxy, a little of each in turn in one run.
 
-Latency is measured one request at a time, throughput with CONCURRENCY of them, both without streaming; then paced streams are held.
+Latency is measured one request at a time, throughput with CONCURRENCY of them, as whole answers and as streams that come in one go;
+then paced streams are held.
 CPU is that of the serving process from the first request until it has come to rest, so what is done after an answer counts.
 A conversation has ROUNDS rounds and resends its history, as clients do; the time added is that above asking directly.
 """
@@ -59,7 +60,8 @@ class Options:
 
 @dataclass(slots=True)
 class _Seen:
-    """Of one side: seconds of single requests; requests and seconds of many at a time, and CPU they took."""
+    """Of one side: seconds of single requests; requests and seconds of many at a time, and CPU they took; the same of those whose
+    answers stream."""
 
     alone: list[float] = field(default_factory=list)
     requests: int = 0
@@ -67,6 +69,8 @@ class _Seen:
     counted: int = 0
     cpu_s: float = 0.0
     behind_s: float = 0.0
+    streamed: int = 0
+    streamed_s: float = 0.0
     first: list[float] = field(default_factory=list)
     chunk_cpu_ms: float | None = None
 
@@ -95,13 +99,14 @@ async def measure(config: Config, options: Options, progress: Progress) -> dict[
         progress("organising", 0, 1)
         await _organised(on)
         seen = {side.name: _Seen() for side in every}
-        talk, paced = _talk(), _talk("paced", stream=True)
+        asks = itertools.cycle(latency.every_question())
+        talk, quick, paced = _talk(asks), _talk(asks, stream=True), _talk(asks, "paced", stream=True)
         for side in every:
             await _one_by_one(side, talk, 3 * PEOPLE)
         for turn in range(options.turns):
             progress("taking turns", turn, options.turns)
             for side in every:
-                await _turn(side, talk, options, seen[side.name])
+                await _turn(side, talk, quick, options, seen[side.name])
         for number, side in enumerate(every):
             progress("streaming", number, len(every))
             await _streamed(side, paced, seen[side.name])
@@ -123,6 +128,7 @@ def _figures(side: Side, seen: _Seen, usual: np.ndarray, first: float) -> dict[s
         "added_p50_ms": round(p50 - u50, 3),
         "added_p99_ms": round(p99 - u99, 3),
         "rps": round(seen.requests / seen.seconds, 1),
+        "streamed_rps": round(seen.streamed / seen.streamed_s, 1),
         "cpu_ms_per_request": round(1000 * seen.cpu_s / seen.counted, 3),
         "behind_cpu_ms_per_request": round(1000 * seen.behind_s / seen.counted, 3),
         "added_first_token_ms": round(1000 * (float(np.median(seen.first)) - first), 3),
@@ -159,10 +165,9 @@ async def _filled(config: Config, memories: int, progress: Progress) -> list[str
     return secrets
 
 
-def _talk(model: str = "quick", **more: Any) -> Iterator[bytes]:
+def _talk(asks: Iterator[str], model: str = "quick", **more: Any) -> Iterator[bytes]:
     """The requests of one conversation after another, each with its history. No question comes again before memrelay has
     forgotten its vectors."""
-    asks = itertools.cycle(latency.every_question())
     for number in itertools.count():
         messages = [{"role": "system", "content": f"You are a helpful assistant. Conversation {number}."}]
         for question in itertools.islice(asks, ROUNDS):
@@ -171,7 +176,7 @@ def _talk(model: str = "quick", **more: Any) -> Iterator[bytes]:
             messages.append({"role": "assistant", "content": ANSWER})
 
 
-async def _turn(side: Side, talk: Iterator[bytes], options: Options, seen: _Seen) -> None:
+async def _turn(side: Side, talk: Iterator[bytes], quick: Iterator[bytes], options: Options, seen: _Seen) -> None:
     seen.alone += await _one_by_one(side, talk, options.alone)
     await _rest(side)
     cpu, behind = side.cpu_s(), side.behind_s()
@@ -182,6 +187,10 @@ async def _turn(side: Side, talk: Iterator[bytes], options: Options, seen: _Seen
     seen.counted += requests
     seen.cpu_s += side.cpu_s() - cpu
     seen.behind_s += side.behind_s() - behind
+    requests, seconds = await _together(side, quick, options.together_s)
+    seen.streamed += requests
+    seen.streamed_s += seconds
+    await _rest(side)
 
 
 async def _one_by_one(side: Side, talk: Iterator[bytes], requests: int) -> list[float]:

@@ -17,9 +17,11 @@ _PANELS: Sequence[tuple[str, str, str]] = (
     ("added_p50_ms", "added latency, p50", "ms"),
     ("added_p99_ms", "added latency, p99", "ms"),
     ("rps", "requests a second", ""),
+    ("streamed_rps", "requests a second, answers streamed", ""),
     ("cpu_ms_per_request", "CPU per request", "ms"),
     ("added_first_token_ms", "added to the first token", "ms"),
     ("cpu_ms_per_chunk", "CPU per streamed chunk", "ms"),
+    ("rss_mb", "memory", "MB"),
 )
 _WIDTH, _PANEL, _COLUMN, _BAR = 1060, 168, 530, 22
 _LABEL, _ROOM = 170, 250  # for a side's name, for its longest bar

@@ -19,6 +19,7 @@ FIGURES = {
     "added_p50_ms",
     "added_p99_ms",
     "rps",
+    "streamed_rps",
     "cpu_ms_per_request",
     "cpu_ms_per_chunk",
     "added_first_token_ms",
@@ -38,6 +39,7 @@ def test_every_side_has_every_figure(measured: dict[str, Any]) -> None:
     for side in ("direct", "off", "on"):
         assert measured[side].keys() >= FIGURES
         assert measured[side]["rps"] > 0
+        assert measured[side]["streamed_rps"] > 0
 
 
 def test_memory_costs_something_and_nothing_is_added_to_asking_directly(measured: dict[str, Any]) -> None:
