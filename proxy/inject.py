@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from memory.agenda import repeats
@@ -112,26 +113,31 @@ def recall_block(
     changed = [memory for memory in changed if memory.id not in told]
     entries = [(memory, _standing_line(memory), math.inf) for memory in changed if _is_open(memory)]
     entries += [(hit.memory, line := _hit_line(hit), hit.score - PER_TOKEN * tokens(line)) for hit in hits]
-    chosen: dict[int, str] = {}  # place → the line's plain words
+    chosen: set[int] = set()
+    learned: list[int] = []  # of these, those that are no turns
     used = 0
+
+    @cache
+    def plain(place: int) -> str:
+        return _plain(entries[place][1])
+
     for place in sorted(range(len(entries)), key=lambda place: -entries[place][2]):
         memory, line, _ = entries[place]
         if repeats_others(memory):
             continue
-        plain, words = squeeze(fold(line)), squeeze(fold(memory.text))
-        if memory.kind is not Kind.EPISODE and any(words in other for other in chosen.values()):
+        is_turn = memory.kind is Kind.EPISODE
+        words = "" if is_turn else _plain(memory.text)
+        if not is_turn and any(words in plain(other) for other in chosen):
             continue  # a turn that is shown already says it
-        within = [
-            other
-            for other in chosen
-            if entries[other][0].kind is not Kind.EPISODE and squeeze(fold(entries[other][0].text)) in plain
-        ]
+        within = [other for other in learned if _plain(entries[other][0].text) in plain(place)]
         cost = tokens(line) - sum(tokens(entries[other][1]) for other in within)
         if used + cost > budget:
             continue
-        for other in within:  # and it says what some of the shown ones do
-            del chosen[other]
-        chosen[place] = plain
+        chosen.difference_update(within)  # it says what some of the shown ones do
+        learned = [other for other in learned if other not in within]
+        chosen.add(place)
+        if not is_turn:
+            learned.append(place)
         used += cost
     places = sorted(chosen, reverse=True)
     again = places[-_SAID_AGAIN:]
@@ -163,6 +169,10 @@ def _block(kind: str, mark: str, heading: str, lines: Sequence[tuple[str, str]],
     text = fence.wrap(kind, mark, heading, [f"- {line}" for _, line in lines])
     shown = (*(memory for memory, _ in lines if memory), *quoted)
     return Block(text, tuple(dict.fromkeys(shown)), tokens(text))
+
+
+def _plain(text: str) -> str:
+    return squeeze(fold(text))
 
 
 def _is_open(memory: Memory) -> bool:
