@@ -61,13 +61,14 @@ class Layout:
     view: Ints
     blocks: Ints
     pieces: int
+    dimensions: int
 
     @staticmethod
     def of(numbers: Sequence[int], arrays: Sequence[NDArray[np.generic]], blocks: Sequence[Sequence[int]]) -> Layout:
         """`numbers`: (pieces, memories, dimensions, width of the word pieces); of each block what it consists of."""
         laid = np.array(blocks, np.int64)
         view = np.array([*numbers, len(blocks), laid.ctypes.data, *(array.ctypes.data for array in arrays)], np.int64)
-        return Layout(view, laid, numbers[0])
+        return Layout(view, laid, numbers[0], numbers[2])
 
 
 class _Question(ctypes.Structure):
@@ -125,7 +126,7 @@ def compare(
 ) -> Compared:  # fmt: skip
     """See signals.py. `terms`: how often the question has each word; `codes`: the view's number of each; `words`: for each of its
     `pieces` which of the terms are the word that it belongs to; `table`: what each signal weighs; without `limits` `fits` means
-    nothing."""
+    nothing. Raises ValueError for vectors of other lengths than the view's."""
     size = layout.pieces
     given = [(codes.get(word, -1), any(c.isdigit() for c in word), times) for word, times in terms.items()]
     asked = np.array(given, _TERM)
@@ -133,6 +134,8 @@ def compare(
     word_ends = np.cumsum([len(word) for word in words], dtype=np.int32)
     vector = np.ascontiguousarray(vector, np.float32)
     pieces = None if pieces is None or not words else np.ascontiguousarray(pieces, np.float32)
+    if vector.shape != (layout.dimensions,) or len(words) != (0 if pieces is None else len(pieces)):
+        raise ValueError("the question's vectors are not of the kind that the view holds")
     numbers, order = np.empty((2, size), np.int64)
     cosine, covered, met = np.empty((3, size))
     values, total = np.empty((size, len(table)), np.float32), np.empty(size, np.float32)

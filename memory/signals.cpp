@@ -228,7 +228,7 @@ Near nearest(const View &v, const Question &q, const Found &out)
     }
     double sum = 0, met = 0;
     for (int64_t piece : every) {
-        if (!v.known[piece]) cosines[piece] = unknown;
+        if (!v.known[piece] || !std::isfinite(cosines[piece])) cosines[piece] = unknown;
         if (!std::isnan(cosines[piece])) sum += cosines[piece], met += 1;
     }
     const double usual = met ? sum / met : 0.0;  // what has no vector yet is taken for as near as the others are

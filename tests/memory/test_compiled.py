@@ -155,6 +155,27 @@ def test_word_pieces_of_any_width(monkeypatch: pytest.MonkeyPatch, many: int, wi
     agree(*both(monkeypatch, View.of(talk, 13), "red boat", asked, Filter()))
 
 
+def test_vectors_of_another_length_are_refused(embedder: Embedder) -> None:
+    view, given = talk(embedder), encode_query(embedder, "the dog")
+    assert given.pieces is not None
+    assert given.spans is not None
+    wrong = [Asked(given.vector[:-1]), Asked(given.vector, given.pieces, given.spans[:-1]), Asked(given.vector[None])]
+    for asked in wrong:
+        with pytest.raises(ValueError, match="kind"):
+            signals.signals(view, "the dog", asked, Filter(), NOW)
+
+
+@pytest.mark.parametrize("strange", [np.inf, -np.inf, np.nan, 3e38])
+def test_strange_vectors_do_no_harm(embedder: Embedder, strange: float) -> None:
+    known = embed_pieces(embedder, said(np.random.default_rng(3), signals.WHOLE + 60))
+    some = [replace(p, vector=np.full(384, strange, np.float32)) if i % 3 else p for i, p in enumerate(known)]
+    given = encode_query(embedder, "Where did Anna see the dog?")
+    for asked in (given, Asked(np.full(384, strange, np.float32), given.pieces, given.spans)):
+        found = signals.signals(View.of(some, 384), "Where did Anna see the dog?", asked, Filter(), NOW)
+        assert sorted(found.order.tolist()) == list(range(len(found.numbers)))
+        assert len(found.numbers) >= signals.CLOSELY
+
+
 def test_what_it_cannot_compare_is_left_to_numpy() -> None:
     asked = np.ones((2, 96), np.float32)
     assert compiled.compares(asked, 96)
