@@ -102,7 +102,7 @@ async def measure(config: Config, options: Options, progress: Progress) -> dict[
         asks = itertools.cycle(latency.every_question())
         talk, quick, paced = _talk(asks), _talk(asks, stream=True), _talk(asks, "paced", stream=True)
         for side in every:
-            await _one_by_one(side, talk, 3 * PEOPLE)
+            await _one_by_one(side, talk, options.alone)  # until each has compiled and loaded what it needs
         for turn in range(options.turns):
             progress("taking turns", turn, options.turns)
             for side in every:
