@@ -217,6 +217,8 @@ async def _nodes_of(connection: AsyncConnection, cube: str, mentioned: dict[str,
     """The nodes of these names, made where there are none."""
     table = sql.nodes
     wanted = {entity_id(name): name for name in mentioned}
+    if not wanted:
+        return {}
     query = sa.select(table.c.id, table.c.kind, table.c.parent).where(
         table.c.cube == cube, table.c.id.in_(list(wanted))
     )

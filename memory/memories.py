@@ -219,7 +219,7 @@ async def archive(
     changed = sa.select(edges.c.target).where(
         edges.c.cube == memory.cube, edges.c.source == memory.id, edges.c.kind == "updates"
     )
-    closed = sa.or_(table.c.id == memory.supersedes, table.c.id.in_(changed))
+    closed = table.c.id.in_(changed.union_all(sa.select(sa.literal(memory.supersedes or ""))))
     back = []
     for before in await select(connection, table.c.cube == memory.cube, closed):
         ended_here = before.status is Status.SUPERSEDED and before.valid_to in (memory.valid_from, before.valid_from)

@@ -25,6 +25,8 @@ async def cut_out(connection: AsyncConnection, cube: str, memory: str) -> None:
     ids = [row[0] for row in (await connection.execute(touched)).all()]
     ends = sa.or_(edges.c.source == memory, edges.c.target == memory)
     await connection.execute(sa.delete(edges).where(edges.c.cube == cube, ends))
+    if not ids:
+        return
     query = sa.select(nodes).where(nodes.c.cube == cube, nodes.c.id.in_(ids))
     for node in (await connection.execute(query)).all():
         here = (edges.c.cube == cube, edges.c.target == node.id)

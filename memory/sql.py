@@ -166,6 +166,13 @@ memories = Table(
     Index("memories_digest", "cube", "digest"),
     Index("memories_slot", "cube", "slot"),
     Index("memories_pinned", "cube", sqlite_where=sa.text("pinned = 1"), postgresql_where=sa.text("pinned = 1")),
+    Index(
+        "memories_supersedes",
+        "cube",
+        "supersedes",
+        sqlite_where=sa.text("supersedes IS NOT NULL"),
+        postgresql_where=sa.text("supersedes IS NOT NULL"),
+    ),
 )
 
 lineage = Table(  # which turn a memory was learned from; the same as memories.sources, to be asked from the other end

@@ -18,6 +18,7 @@ from memory.types import Kind, Memory, Status
 
 MOST = 64  # memories that one statement is compared with
 _HELD = (Status.ACTIVE.value, Status.SUPERSEDED.value)
+_DERIVED = tuple(kind.value for kind in Kind if kind is not Kind.EPISODE)
 Slotted = tuple[Memory, str]  # a memory and its slot
 
 
@@ -32,7 +33,7 @@ async def touching(
         return []
     query = (
         sa.select(table)
-        .where(table.c.cube == cube, table.c.kind != Kind.EPISODE.value, table.c.status == Status.ACTIVE.value)
+        .where(table.c.cube == cube, table.c.kind.in_(_DERIVED), table.c.status == Status.ACTIVE.value)
         .where(sa.or_(*ways))
         .order_by(table.c.message_time.desc(), table.c.id)
         .limit(limit)

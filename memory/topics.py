@@ -11,7 +11,9 @@ import asyncio
 import base64
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,7 @@ BATCH = 16  # memories placed in one transaction: who writes beside it waits so 
 LETS_IN_S = 0.01  # between two transactions, in which others write
 _TERMS = 40  # words counted for a topic's name
 _NAMED = 3  # words in a name
+_Found = tuple[Memory, NDArray[np.float32]]  # and its vector
 
 
 @dataclass(slots=True)
@@ -65,15 +68,24 @@ class Topics:
         """Give every active memory that has a vector its topic; returns how many were placed."""
         placed = 0
         while True:
-            done = await self._database.write(lambda connection: _place(connection, cube, self._embedder))
-            placed += done
-            if done < BATCH:
+            async with (
+                self._database.read() as connection
+            ):  # it looks at the whole cube: not while others want to write
+                found = await _waiting(connection, cube, self._embedder)
+            if found:
+                placed += await self._database.write(partial(_place, cube=cube, embedder=self._embedder, found=found))
+            if len(found) < BATCH:
                 return placed
             await asyncio.sleep(LETS_IN_S)
 
 
-async def _place(connection: AsyncConnection, cube: str, embedder: str) -> int:
-    waiting = await _waiting(connection, cube, embedder)
+async def _place(connection: AsyncConnection, *, cube: str, embedder: str, found: Sequence[_Found]) -> int:
+    memories = sql.memories
+    # what was erased or placed since it was found is left out
+    here = (memories.c.cube == cube, memories.c.id.in_([memory.id for memory, _ in found]))
+    query = sa.select(memories.c.id).where(*here, memories.c.status == Status.ACTIVE.value, ~_placed(cube))
+    still = {row.id for row in (await connection.execute(query)).all()}
+    waiting = [(memory, vector) for memory, vector in found if memory.id in still]
     if not waiting:
         return 0
     topics = await _load(connection, cube, embedder)
@@ -96,15 +108,18 @@ async def _place(connection: AsyncConnection, cube: str, embedder: str) -> int:
     return len(waiting)
 
 
-async def _waiting(connection: AsyncConnection, cube: str, embedder: str) -> list[tuple[Memory, NDArray[np.float32]]]:
-    memories, vectors, edges = sql.memories, sql.vectors, sql.edges
-    placed = sa.exists().where(edges.c.cube == cube, edges.c.source == memories.c.id, edges.c.kind == PART_OF)
+def _placed(cube: str) -> sa.Exists:
+    memories, edges = sql.memories, sql.edges
+    return sa.exists().where(edges.c.cube == cube, edges.c.source == memories.c.id, edges.c.kind == PART_OF)
+
+
+async def _waiting(connection: AsyncConnection, cube: str, embedder: str) -> list[_Found]:
+    memories, vectors = sql.memories, sql.vectors
     query = (
         sa.select(memories, vectors.c.vector)
         .join(vectors, sa.and_(vectors.c.cube == memories.c.cube, vectors.c.piece == memories.c.id + ":u0"))
-        .where(
-            memories.c.cube == cube, memories.c.status == Status.ACTIVE.value, vectors.c.embedder == embedder, ~placed
-        )
+        .where(memories.c.cube == cube, memories.c.status == Status.ACTIVE.value, vectors.c.embedder == embedder)
+        .where(~_placed(cube))
         .order_by(memories.c.message_time, memories.c.id)
         .limit(BATCH)
     )

@@ -179,7 +179,8 @@ async def still_standing(connection: AsyncConnection, turns: Sequence[Turn]) -> 
     """Those of the turns that are in the log as they are here: not erased, not edited away, not answered anew."""
     table = sql.turns
     ids = [turn.id for turn in turns]
-    query = sa.select(table.c.cube, table.c.id, table.c.answered_at).where(table.c.id.in_(ids), table.c.replaced == 0)
+    here = (table.c.cube.in_({turn.cube for turn in turns}), table.c.id.in_(ids), table.c.replaced == 0)
+    query = sa.select(table.c.cube, table.c.id, table.c.answered_at).where(*here)
     there = {tuple(row) for row in (await connection.execute(query)).all()}
     return [turn for turn in turns if (turn.cube, turn.id, turn.answered_at) in there]
 

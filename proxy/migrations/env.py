@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import context
 
-from memory import sql
+from memory import planner, sql
 from proxy import db
 
 url = str(context.config.attributes["url"]).replace("+aiosqlite", "").replace("+asyncpg", "+psycopg")
@@ -23,4 +23,6 @@ with engine.connect() as connection:
     )
     with context.begin_transaction():
         context.run_migrations()
+    if engine.dialect.name == "sqlite" and planner.tell(connection, planner.USUAL):
+        connection.commit()
 engine.dispose()
