@@ -16,10 +16,11 @@ from proxy.auth import cube_of
 from proxy.config import Sessions
 from proxy.errors import ApiError, Unavailable
 from proxy.hooks import Exchange, Hooks
-from proxy.kept import MOST, Kept, Names, Responses, encoded, failed
+from proxy.kept import MOST, STOPPED, Kept, Names, Responses, encoded, failed
 from proxy.record import turn_key
 from proxy.scene import Scene, named_session, passing
 from proxy.upstreams.port import Reply, ToldAs, UpstreamBroken
+from scheduler.executor import where
 
 log = logging.getLogger(__name__)
 Ask = Callable[[], Awaitable[Reply]]
@@ -63,6 +64,12 @@ class Chains:
         whole = {name: value for name, value in body.items() if name != "previous_response_id"}
         exchange.parsed = whole | {"input": [*before, *_items(body.get("input"))]}
         exchange.raw = encoded(exchange.parsed)
+
+    def told_as(self, exchange: Exchange) -> ToldAs:
+        """How the answer is told; hooks may have said meanwhile that it is not to be stored."""
+        if exchange.told_as.name and not exchange.surface.keeps(exchange.body):
+            exchange.told_as = ToldAs("", exchange.told_as.follows)
+        return exchange.told_as
 
     async def keep(self, exchange: Exchange, sent: bytes) -> bytes:
         """Keep an answer that its upstream does not. What is sent to the client then says so; where it could not be kept, it says
@@ -114,8 +121,11 @@ class Chains:
                 await self._hooks.on_response(exchange)
             await self._finish(name, response)
         except asyncio.CancelledError:  # asked for, and then it has ended already; or this process stops
-            await self._finish(name, failed(begun, "memrelay was stopped while this response was being made"))
+            await self._finish(name, failed(begun, STOPPED))
             raise
+        except Exception as error:  # nobody waits for it: log it here or nowhere
+            log.error("response %s failed: %s\n%s", name, type(error).__name__, where(error))
+            await self._finish(name, failed(begun, "internal error"))
         finally:
             working.cancel()
             await asyncio.wait({working})

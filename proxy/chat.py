@@ -170,7 +170,7 @@ class Chat:
             cube=exchange.cube,
             session=exchange.session,
             adapter=exchange.adapter,
-            told_as=exchange.told_as,
+            told_as=self._chains.told_as(exchange),
         )
         if credential := request.headers.get(headers.OWN_KEY, ""):
             call = replace(call, credential=credential)

@@ -137,8 +137,17 @@ class Front:
         async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
             if self._apis is None or not self._apis.responses.ours(scope["path_params"]["id"]):
                 await others(scope, receive, send)
-            else:
-                await (await ours(Request(scope, receive)))(scope, receive, send)
+                return
+            status = 500
+            try:
+                response = await ours(Request(scope, receive))
+                status = response.status_code
+            except ApiError as error:
+                status = error.status
+                raise
+            finally:
+                self.parts.metrics.requests.labels(RESPONSES.name, str(status)).inc()
+            await response(scope, receive, send)
 
         return _Whole(endpoint)
 

@@ -26,6 +26,7 @@ from proxy.errors import BadRequest
 MOST = 8 << 20  # bytes of one, asked and answered
 MOST_OF_A_CHAIN = 32 << 20
 LONGEST_CHAIN = 2000  # responses
+STOPPED = "memrelay was stopped while this response was being made"
 _MARK = 12  # characters of an id that say that it is one of this installation's
 _T = db.responses
 
@@ -168,11 +169,11 @@ class Responses:
 
     def _kept(self, row: Any) -> Kept:
         values = {name: getattr(row, name) for name in Kept.__dataclass_fields__}
-        values["input"], values["response"] = json.loads(row.input), json.loads(row.response)
+        values["input"], values["response"] = _decoded(row.input), _decoded(row.response)
         kept = Kept(**values)
         if kept.held_until is None or kept.held_until >= self._clock():
             return kept
-        ended = failed(kept.response, "memrelay was stopped while this response was being made")
+        ended = failed(kept.response, STOPPED)
         return Kept(**{**values, "response": ended, "held_until": None})
 
 
@@ -196,6 +197,13 @@ def encoded(value: Any) -> bytes:
         return msgspec.json.encode(value)
     except (ValueError, OverflowError, msgspec.MsgspecError):
         return json.dumps(value).encode()
+
+
+def _decoded(value: bytes) -> Any:
+    try:
+        return msgspec.json.decode(value)
+    except ValueError:  # half a character
+        return json.loads(value)
 
 
 async def erase(connection: AsyncConnection, memories: Sequence[str], *, cube: str) -> None:

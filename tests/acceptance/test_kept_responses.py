@@ -17,7 +17,9 @@ import pytest
 
 from memory.sql import Database
 from proxy import db, kept
+from proxy.hooks import Exchange
 from tests.acceptance.test_surfaces_translated import TOOLS, chat_with_tools
+from tests.anthropic_server import AnthropicServer
 from tests.fakes import Received, RecordingUpstream, Reply, completion
 from tests.live import LiveProxy, wait_for
 
@@ -31,12 +33,18 @@ def upstream() -> Iterator[RecordingUpstream]:
 
 
 @pytest.fixture(scope="module")
+def claude() -> Iterator[AnthropicServer]:
+    with AnthropicServer() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
 def live(
-    tmp_path_factory: pytest.TempPathFactory, models_dir: Path, upstream: RecordingUpstream
+    tmp_path_factory: pytest.TempPathFactory, models_dir: Path, upstream: RecordingUpstream, claude: AnthropicServer
 ) -> Iterator[LiveProxy]:
     folder = tmp_path_factory.mktemp("kept-here")
     (folder / "models").symlink_to(models_dir)
-    with LiveProxy(folder, upstreams=upstreams(upstream)) as running:
+    with LiveProxy(folder, upstreams=upstreams(upstream, claude.url)) as running:
         yield running
 
 
@@ -46,8 +54,9 @@ def quiet(upstream: RecordingUpstream) -> None:
     upstream.answer = lambda _: "Noted."
 
 
-def upstreams(upstream: RecordingUpstream) -> list[dict[str, Any]]:
+def upstreams(upstream: RecordingUpstream, claude: str = "http://127.0.0.1:9") -> list[dict[str, Any]]:
     return [
+        {"name": "claude", "kind": "anthropic", "base_url": claude, "api_key": "sk-ant-test", "models": ["claude-*"]},
         {"name": "native", "kind": "openai", "base_url": upstream.url, "models": ["native"]},
         {"name": "chats", "kind": "openai", "base_url": upstream.url, "models": ["*"], "speaks": ["chat"]},
     ]
@@ -181,6 +190,56 @@ def test_reasoning_comes_back_with_its_call(live: LiveProxy, upstream: Recording
     create(live, key, [result], tools=TOOLS, previous_response_id=first.id)
     (calling,) = [message for message in upstream.last.messages if message["role"] == "assistant"]
     assert (calling["reasoning_content"], len(calling["tool_calls"])) == ("The pond, surely.", 1)
+
+
+def test_several_calls_find_their_results(live: LiveProxy, upstream: RecordingUpstream) -> None:
+    key = live.key()
+
+    def calling(received: Received) -> Reply:
+        if any(message["role"] == "tool" for message in received.messages):
+            return Reply(chunks=[completion("In both.")])
+        made = [
+            {
+                "id": f"call_{place}",
+                "type": "function",
+                "function": {"name": "look", "arguments": f'{{"city": "{place}"}}'},
+            }
+            for place in ("Bonn", "Rome")
+        ]
+        told = json.loads(completion(""))
+        told["choices"][0] |= {
+            "finish_reason": "tool_calls",
+            "message": {"role": "assistant", "content": None, "tool_calls": made},
+        }
+        return Reply(chunks=[json.dumps(told).encode()])
+
+    upstream.answer = calling
+    first = create(live, key, "Where does it rain?", tools=TOOLS)
+    results = [{"type": "function_call_output", "call_id": call.call_id, "output": "rain"} for call in first.output]
+    assert create(live, key, results, tools=TOOLS, previous_response_id=first.id).output_text == "In both."
+    question, asked, *told = upstream.last.messages
+    assert (question["role"], [call["id"] for call in asked["tool_calls"]]) == ("user", ["call_Bonn", "call_Rome"])
+    assert [message["tool_call_id"] for message in told] == ["call_Bonn", "call_Rome"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_chain_goes_over_two_translations_too(live: LiveProxy, claude: AnthropicServer, stream: bool) -> None:
+    key = live.key()
+    first = create(live, key, "My otter is called Ludo.", model="claude-x", stream=stream)
+    create(live, key, "What is it called?", model="claude-x", stream=stream, previous_response_id=first.id)
+    sent = claude.requests[-1].body["messages"]
+    assert [message["role"] for message in sent] == ["user", "assistant", "user"]
+    assert "Ludo" in json.dumps(sent[0])
+
+
+def test_a_hook_may_say_that_nothing_is_stored(live: LiveProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(exchange: Exchange) -> None:
+        exchange.replace({**exchange.body, "store": False})
+
+    monkeypatch.setattr(live.parts.hooks, "on_request", refuse)
+    key = live.key()
+    told = create(live, key, "Hello")
+    assert (told.store, refused(live, key, told.id)) == (False, UNKNOWN)
 
 
 def test_two_chains_do_not_mix(live: LiveProxy, upstream: RecordingUpstream) -> None:
