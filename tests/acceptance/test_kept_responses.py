@@ -455,6 +455,25 @@ def test_a_response_is_made_in_the_background(live: LiveProxy, upstream: Recordi
     assert len(sessions(live, key)) == 1
 
 
+def test_the_background_is_counted_when_it_ends(live: LiveProxy, upstream: RecordingUpstream) -> None:
+    key = live.key()
+
+    def used() -> tuple[int, int, int]:
+        total = live.api(key, "GET", "/v1/usage")[1]["total"]
+        return total["requests"], total["unknown"], total["completion"]
+
+    told = json.loads(completion("By the pond.")) | {
+        "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
+    }
+    upstream.answer = lambda _: Reply(chunks=[json.dumps(told).encode()], wait_s=0.3)
+    made = create(live, key, "Where is my otter?", background=True)
+    assert used() == (0, 0, 0)
+    wait_for(lambda: used() == (1, 0, 5), "the usage")
+    with live.client(key) as client:
+        assert client.responses.retrieve(made.id).usage.output_tokens == 5
+    assert used() == (1, 0, 5)
+
+
 def test_a_response_in_the_background_is_cancelled(live: LiveProxy, upstream: RecordingUpstream) -> None:
     key, before = live.key(), upstream.cancelled
     upstream.answer = Slow()
