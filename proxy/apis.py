@@ -20,6 +20,7 @@ from proxy.memory_api import MemoryApi
 from proxy.mover import Mover
 from proxy.parts import Parts
 from proxy.predicting import Due, Predictor
+from proxy.responses_api import ResponsesApi
 from proxy.scenes_api import ScenesApi
 from proxy.tiers_api import TiersApi
 from proxy.transfer_api import TransferApi
@@ -41,6 +42,7 @@ class Apis:
     scenes: ScenesApi
     tiers: TiersApi
     adapters: AdaptersApi
+    responses: ResponsesApi
 
 
 def make(parts: Parts, clock: Callable[[], float]) -> Apis:
@@ -156,4 +158,11 @@ def make(parts: Parts, clock: Callable[[], float]) -> Apis:
         scenes=scenes,
         tiers=tiers,
         adapters=adapters,
+        responses=ResponsesApi(
+            auth=parts.auth,
+            names=parts.names,
+            kept=parts.responses,
+            chains=parts.chains,
+            metering=parts.metering,
+        ),
     )

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from proxy import allowed, bodies, headers, objects
 from proxy.auth import Auth, Principal, own_key
 from proxy.blocks import Spawn
 from proxy.bodies import ClientGone
+from proxy.chains import Chains
 from proxy.errors import ApiError, NotFound
 from proxy.hooks import Exchange, Hooks
 from proxy.metering import Metering
@@ -29,7 +30,7 @@ from proxy.objects import Objects
 from proxy.responses import RESPONSES
 from proxy.sending import header, more, send_error, start, unless_gone
 from proxy.surface import Surface
-from proxy.upstreams.port import KEEPS_STATES, KV_HEADERS, Call, Reply, Upstream, UpstreamBroken, served_by
+from proxy.upstreams.port import KEEPS_STATES, KV_HEADERS, Call, Reply, Upstream, UpstreamBroken, later_of, served_by
 from proxy.upstreams.routing import Routes
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Chat:
         routes: Routes,
         hooks: Hooks,
         kept: Objects,
+        chains: Chains,
         metrics: Metrics,
         metering: Metering,
         spawn: Spawn,
@@ -58,6 +60,7 @@ class Chat:
         self._routes = routes
         self._hooks = hooks
         self._objects = kept
+        self._chains = chains
         self._metrics = metrics
         self._metering = metering
         self._most = most
@@ -89,13 +92,13 @@ class Chat:
                 self._spawn(self._hooks.on_error(exchange, ClientGone()))
             raise
         finally:
-            if exchange is not None and entered:
+            if exchange is not None and entered and "later" not in exchange.notes:
                 self._leave(exchange)
             self._metrics.requests.labels(self._surface.name, str(status)).inc()
 
     def _leave(self, exchange: Exchange) -> None:
         """Count what the request used."""
-        background = self._surface is RESPONSES and exchange.body.get("background") is True
+        background = self._surface is RESPONSES and exchange.body.get("background") is True and not _is_ours(exchange)
         self._metering.leave(
             exchange.principal,
             upstream=exchange.upstream,
@@ -112,7 +115,8 @@ class Chat:
         sent = await bodies.read(request.receive, self._most, request.headers.get("content-length"))
         raw = bodies.decode(sent, request.headers.get("content-encoding", ""), self._most)
         body = bodies.parse(raw)
-        names = {*objects.named(raw, self._surface.kinds), self._surface.goes_on(body)} - {""}
+        follows = self._chains.follows(body) if self._surface is RESPONSES else ""
+        names = {*objects.named(raw, self._surface.kinds), self._surface.goes_on(body)} - {"", follows}
         keeper = await self._objects.require(principal.id, names) if names else ""
         upstream = self._upstream(principal, raw, body, keeper)
         credential = own_key(principal, request.headers, upstream)
@@ -121,6 +125,8 @@ class Chat:
         self._surface.check(body)
         plain = {name.lower(): value for name, value in request.headers.items()}
         exchange = Exchange(request_id, principal, plain, body, raw, self._clock(), self._surface)
+        if self._surface is RESPONSES:
+            await self._chains.go_on(exchange)
         return exchange, upstream
 
     def _upstream(self, principal: Principal, raw: bytes, body: dict[str, Any], keeper: str) -> Upstream:
@@ -148,7 +154,8 @@ class Chat:
                 await self._whole(exchange, reply, send)
         finally:
             await reply.close()
-            if exchange.answer is not None and exchange.answer.id and self._surface.keeps(exchange.body):
+            made = exchange.answer is not None and exchange.answer.id and self._surface.keeps(exchange.body)
+            if made and exchange.answer is not None and not _is_ours(exchange):
                 self._objects.claim(exchange.answer.id, exchange.principal.id, exchange.upstream)
 
     async def _call(self, exchange: Exchange, upstream: Upstream, request: Request) -> Reply:
@@ -163,6 +170,7 @@ class Chat:
             cube=exchange.cube,
             session=exchange.session,
             adapter=exchange.adapter,
+            told_as=self._chains.told_as(exchange),
         )
         if credential := request.headers.get(headers.OWN_KEY, ""):
             call = replace(call, credential=credential)
@@ -191,13 +199,22 @@ class Chat:
             exchange.status = 502
             await send_error(send, broken, exchange.id, exchange.response_headers, surface=self._surface)
             return
-        if reply.status < 400:
+        body = b"".join(chunks)
+        if reply.status >= 400:
+            await self._hooks.on_error(exchange, UpstreamBroken(f"status {reply.status}"))
+        elif later := later_of(reply):
+            await self._begin(exchange, later, body)
+        else:
             exchange.answer = heard.answer()
             await self._hooks.on_response(exchange)
-        else:
-            await self._hooks.on_error(exchange, UpstreamBroken(f"status {reply.status}"))
+            body = await self._chains.keep(exchange, body)
         await send(start(reply, exchange.id, exchange.response_headers))
-        await send({"type": "http.response.body", "body": b"".join(chunks)})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _begin(self, exchange: Exchange, later: Callable[[], Awaitable[Reply]], begun: bytes) -> None:
+        """Have the answer made in the background. Raises Unavailable."""
+        await self._chains.begin(exchange, later, bodies.parse(begun), lambda: self._leave(exchange))
+        exchange.notes["later"] = True
 
     async def _stream(self, exchange: Exchange, reply: Reply, send: Send) -> None:
         heard = self._surface.listener(sse=True, encoding=header(reply, "content-encoding"))
@@ -223,6 +240,7 @@ class Chat:
             raise
         exchange.answer = heard.answer()
         await self._hooks.on_response(exchange)
+        held = await self._chains.keep(exchange, held)
         if heard.done:
             held += await _rest(chunks)
         await send({"type": "http.response.body", "body": held})
@@ -238,6 +256,11 @@ async def _rest(chunks: Any) -> bytes:
     except (TimeoutError, UpstreamBroken):
         pass
     return out
+
+
+def _is_ours(exchange: Exchange) -> bool:
+    """Whether the answer is a response that its upstream does not keep."""
+    return exchange.answer is not None and bool(exchange.answer.id) and exchange.answer.id == exchange.told_as.name
 
 
 def _is_sse(reply: Reply) -> bool:

@@ -340,7 +340,7 @@ def memories_show(session: Session, memory_id: str, cube: str | None) -> None:
 @click.option("--cube", help="Which cube; needed when there are several.")
 def memories_forget(session: Session, memory_id: str, cube: str | None) -> None:
     """Erase a memory and the turns it came from."""
-    from proxy.blocks import erase
+    from proxy.kept import erase
     from scheduler.triggers import MEMORY_ERASED
 
     async def run(parts: Any) -> Any:

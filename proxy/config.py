@@ -110,6 +110,12 @@ class Limits(_Section, frozen=True):
     import_bytes: int = 1024 * 1024 * 1024
 
 
+class ResponseSettings(_Section, frozen=True):
+    """Responses that no upstream keeps."""
+
+    keep_days: float = 30.0  # 0: none is kept
+
+
 class JwtConfig(_Section, frozen=True):
     """Whose tokens are believed. `secret`: HS256; `jwks_file`: RS256 and ES256 by the public keys in it."""
 
@@ -224,6 +230,7 @@ class Config(_Section, frozen=True):
     evolution: Evolution = Evolution()
     prediction: Prediction = Prediction()
     limits: Limits = Limits()
+    responses: ResponseSettings = ResponseSettings()
     quota: Quota = Quota()
     tokens: Tokens = Tokens()
     executor: ExecutorSettings = ExecutorSettings()
@@ -340,6 +347,8 @@ def _checked(config: Config) -> Config:
         raise ConfigError("extraction.calls_per_minute must not be negative; 0 is no limit")
     if config.executor.keep_failed_days < 0:
         raise ConfigError("executor.keep_failed_days must not be negative")
+    if config.responses.keep_days < 0:
+        raise ConfigError("responses.keep_days must not be negative; 0 keeps none")
     for name in ("kv_ram_mb", "kv_disk_mb"):
         if getattr(config.engine, name) < 0:
             raise ConfigError(f"engine.{name} must not be negative; 0 keeps nothing there")

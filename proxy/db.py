@@ -113,6 +113,25 @@ objects = Table(  # whose is what the upstreams keep for us (responses, files â€
     Column("at", Float, nullable=False),
 )
 
+responses = Table(  # responses that no upstream keeps, see proxy/kept.py
+    "responses",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("principal", String, nullable=False),
+    Column("cube", String, nullable=False),
+    Column("session", String, nullable=False),
+    Column("turn", String, nullable=False),  # the key of the turn it was recorded as; empty: of none
+    Column("request", String, nullable=False),
+    Column("previous", String, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("held_until", Float),  # by the process that is making it; null: it has ended
+    Column("size", sa.BigInteger, nullable=False),
+    Column("input", sa.LargeBinary, nullable=False),  # JSON: the items of the request alone
+    Column("response", sa.LargeBinary, nullable=False),  # JSON: as it was answered
+    Index("responses_cube", "cube"),
+    Index("responses_at", "at"),
+)
+
 forecasts = Table(  # what is foreseen for a cube's next session
     "forecasts",
     metadata,

@@ -52,6 +52,7 @@ class Front:
                 routes=parts.routes,
                 hooks=parts.hooks,
                 kept=parts.objects,
+                chains=parts.chains,
                 metrics=parts.metrics,
                 metering=parts.metering,
                 spawn=parts.background,
@@ -85,6 +86,9 @@ class Front:
         scenes, tiers, adapters = self._to("scenes"), self._to("tiers"), self._to("adapters")
         return [
             *(Route(f"/v1{surface.path}", self._surface(surface)) for surface in SURFACES),
+            Route("/v1/responses/{id}", self._kept("response"), methods=["GET", "DELETE"]),
+            Route("/v1/responses/{id}/input_items", self._kept("input_items"), methods=["GET"]),
+            Route("/v1/responses/{id}/cancel", self._kept("cancel"), methods=["POST"]),
             Route("/v1/models", self.models, methods=["GET"]),
             Route("/v1/models/{model:path}", self.model, methods=["GET"]),
             Route("/v1/memory/items", memory("items"), methods=["GET", "POST"]),
@@ -123,6 +127,27 @@ class Front:
 
         async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
             await (post if scope["method"] == "POST" else others)(scope, receive, send)
+
+        return _Whole(endpoint)
+
+    def _kept(self, name: str) -> ASGIApp:
+        """A response that is kept here is ours to show; any other is where its upstream keeps it."""
+        others, ours = self._to_surface(_OTHERS), self._to("responses")(name)
+
+        async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+            if self._apis is None or not self._apis.responses.ours(scope["path_params"]["id"]):
+                await others(scope, receive, send)
+                return
+            status = 500
+            try:
+                response = await ours(Request(scope, receive))
+                status = response.status_code
+            except ApiError as error:
+                status = error.status
+                raise
+            finally:
+                self.parts.metrics.requests.labels(RESPONSES.name, str(status)).inc()
+            await response(scope, receive, send)
 
         return _Whole(endpoint)
 

@@ -28,6 +28,7 @@ from proxy.errors import ApiError
 from proxy.splice import Edit
 from proxy.stream import Answer
 from proxy.surface import CHAT, Surface
+from proxy.upstreams.port import ToldAs
 from scheduler.executor import where
 from scheduler.jobs import Task
 from scheduler.triggers import Trigger
@@ -53,6 +54,7 @@ class Exchange:
     adapter: str = ""  # under which a local model shall answer; empty: none
     upstream: str = ""  # the name of the one that serves, once it has begun to answer
     session: str = ""  # in whose name it may save what it has read; empty: it shall save nothing
+    told_as: ToldAs = field(default_factory=ToldAs)  # how a response is told that its upstream does not keep
     notes: dict[str, Any] = field(default_factory=dict)
     _stale: bool = False
 

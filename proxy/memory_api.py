@@ -28,9 +28,10 @@ from memory.words import whole
 from proxy import bodies
 from proxy.activating import Activation
 from proxy.auth import Auth, Principal, enter
-from proxy.blocks import Blocks, erase
+from proxy.blocks import Blocks
 from proxy.config import Sessions
 from proxy.errors import BadRequest, NotFound
+from proxy.kept import erase
 from scheduler.triggers import MEMORY_ERASED, MEMORY_WRITTEN, Triggers
 
 _FIELDS: dict[str, tuple[type, ...]] = {

@@ -30,12 +30,14 @@ from proxy.activating import Activation
 from proxy.auth import Auth
 from proxy.background import Background
 from proxy.blocks import Blocks, visits
+from proxy.chains import Chains
 from proxy.config import Config
 from proxy.forecasts import Forecasts
 from proxy.foresight import Foresight
 from proxy.heads import Heads
 from proxy.hooks import Hooks
 from proxy.keeping import Kept
+from proxy.kept import Names, Responses
 from proxy.keys import Keys
 from proxy.lifecycle import Lifecycle
 from proxy.limits import Limiter
@@ -84,6 +86,9 @@ class Parts:
     auth: Auth
     blocks: Blocks
     objects: Objects
+    names: Names
+    responses: Responses
+    chains: Chains
     usage: Usage
     metering: Metering
     remember: Remember
@@ -187,6 +192,9 @@ async def assemble(
     )
     run = Hooks([*added, remember], lambda name: metrics.hook_failures.labels(name).inc())
     foresight.hand_over(states.read_ahead)
+    names = Names(secret)
+    responses = Responses(database, config.responses.keep_days * 86400.0, clock)
+    chains = Chains(names, responses, run, config.sessions, clock)
     keys, folder = Keys(database, clock), Folder(config.adapters)
 
     usage, prices = Usage(database, clock), Prices(config.upstreams)
@@ -197,6 +205,7 @@ async def assemble(
         looking.cancel()
         writing.cancel()
         await asyncio.gather(looking, writing, return_exceptions=True)
+        await chains.close()
         await routes.close()
         given_up = await background.drain(15)
         if given_up:
@@ -235,6 +244,9 @@ async def assemble(
         ),
         blocks=blocks,
         objects=Objects(database, background, clock),
+        names=names,
+        responses=responses,
+        chains=chains,
         usage=usage,
         metering=Metering(
             Limiter(usage, config.quota, clock), usage, prices, metrics, Owed(database, prices, clock), background

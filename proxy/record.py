@@ -120,12 +120,11 @@ class Record:
         said = _said(conversation, answer.text)
         if not text or (not said and not answer.complete):
             return None
-        session = scene.session if scene.named else scene.guest
         turn = Turn(
             id="",
             cube=scene.cube,
             session=scene.session,
-            key=stable_id(session, conversation.position, text),
+            key=turn_key(scene),
             user_text=redact(text),
             assistant_text=redact(said),
             said_at=exchange.received_at,
@@ -167,6 +166,12 @@ class Record:
             await self._foresight.answered(turn.cube, turn.session, f"{turn.user_text}\n{turn.assistant_text}")
         except DatabaseError as error:
             log.warning("working set of cube %s: %s", turn.cube, error)
+
+
+def turn_key(scene: Scene) -> str:
+    """By which the same turn is known, seen again."""
+    session = scene.session if scene.named else scene.guest
+    return stable_id(session, scene.conversation.position, _storable(scene.conversation.text))
 
 
 async def _finish(recording: asyncio.Future[None]) -> None:

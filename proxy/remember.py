@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from memory.agenda import Agenda
 from memory.cube import Cube, Cubes
@@ -129,7 +130,8 @@ class Remember(Hook):
 
     async def _read(self, exchange: Exchange) -> Conversation | None:
         """The conversation; where its history is at the upstream, with what is known of that."""
-        answer = exchange.surface.goes_on(exchange.body)
+        follows = exchange.told_as.follows  # what stands before it is in the request already
+        answer = follows or exchange.surface.goes_on(exchange.body)
         if not answer:
             return sessions.read(exchange.messages)
         known = None
@@ -138,6 +140,9 @@ class Remember(Hook):
                 known = await self._blocks.before(self._scenes.cube(exchange), answer)
         except (TimeoutError, DatabaseError) as error:
             log.warning("chat %s: what stood before it is not known (%s)", exchange.id, type(error).__name__)
+        if follows:
+            conversation = sessions.read(exchange.messages)
+            return replace(conversation, session=known.session) if conversation and known else conversation
         return sessions.read(exchange.messages, known or sessions.unknown(answer))
 
     async def _guarded(self, exchange: Exchange, conversation: Conversation, mode: str) -> str:

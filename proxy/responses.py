@@ -164,6 +164,7 @@ class _Heard(Listener):
         self._ended(body)
 
     def _ended(self, response: dict[str, Any]) -> None:
+        self._response = response
         output = response.get("output")
         said = [text for item in output if (text := self._item(item))] if isinstance(output, list) else []
         if said:  # the whole answer; what came in pieces is the same

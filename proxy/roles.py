@@ -161,7 +161,12 @@ async def executor(config: Config, engine_port: int) -> None:
     clocks = queue_engine(config.queue_url)
     ticks = Ticks(clocks)
     clock = Clock(fired, table, work.active, lambda name, every_s: asyncio.to_thread(ticks.mine, name, every_s))
-    sweep = Sweep(work, queue, keep_failed_s=config.executor.keep_failed_days * DAY_S or None)
+    sweep = Sweep(
+        work,
+        queue,
+        keep_failed_s=config.executor.keep_failed_days * DAY_S or None,
+        keep_responses_s=config.responses.keep_days * DAY_S,
+    )
 
     async def beat() -> None:
         await sweep()

@@ -95,7 +95,6 @@ class Scenes:
         named: str,
         old: Mapping[str, Recalled],
     ) -> Scene:
-        passing = named.startswith(("temporary:", "local:", "channel:"))  # not to be stored; a channel has many users
         principal = exchange.principal
         return Scene(
             cube=cube,
@@ -106,7 +105,7 @@ class Scenes:
             named=bool(named),
             conversation=conversation,
             reads=mode in ("on", "read") and principal.has("memory:read") and not named.startswith("channel:"),
-            writes=mode in ("on", "write") and principal.has("memory:write") and not passing,
+            writes=mode in ("on", "write") and principal.has("memory:write") and not passing(named),
             old=old,
             begins=not session,
         )
@@ -127,8 +126,7 @@ class Scenes:
         return named_cube(exchange.headers) or self._home(exchange)
 
     def named_session(self, exchange: Exchange) -> str:
-        headers = exchange.headers
-        return next((headers[n].strip()[:512] for n in self._reading.session_headers if headers.get(n, "").strip()), "")
+        return named_session(exchange.headers, self._reading)
 
     def _session(self, exchange: Exchange, info: Cube | None) -> str:
         """The id of the session that the client names. Two principals who use one cube may both name theirs "1"."""
@@ -154,3 +152,13 @@ class Scenes:
 
     def _home(self, exchange: Exchange) -> str:
         return cube_of(exchange.principal, exchange.headers, exchange.body, self._reading.user_headers)
+
+
+def named_session(headers: Mapping[str, str], reading: Sessions) -> str:
+    """The session that the client names; empty when it names none."""
+    return next((headers[n].strip()[:512] for n in reading.session_headers if headers.get(n, "").strip()), "")
+
+
+def passing(named: str) -> bool:
+    """Whether nothing of the session with this name is to be stored: it is temporary, or has many users (a channel)."""
+    return named.startswith(("temporary:", "local:", "channel:"))

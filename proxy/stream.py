@@ -32,6 +32,7 @@ class Answer:
     model: str
     usage: dict[str, Any] | None
     id: str = ""
+    response: dict[str, Any] | None = None  # of the surface of that name: the object that it ended with
 
     @property
     def final(self) -> bool:
@@ -59,6 +60,7 @@ class Listener:
         self._id = ""
         self._usage: dict[str, Any] | None = None
         self._failed = False
+        self._response: dict[str, Any] | None = None
         self.done = False  # the upstream said that this is the end
 
     def feed(self, chunk: bytes) -> None:
@@ -101,6 +103,7 @@ class Listener:
             model=self._model,
             usage=self._usage,
             id=self._id,
+            response=self._response,
         )
 
     def _event(self, event: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ from memory.store import Store
 from memory.topics import Topics
 from memory.turns import TurnLog
 from memory.types import Candidate, Turn
+from proxy import kept
 from proxy.activating import Activation
 from proxy.blocks import purge, shown_for
 from proxy.predicting import Predictor
@@ -325,9 +326,17 @@ class Sweep:
     """The clock trigger: finds work that no event has announced (a crash between a commit and its trigger, another
     process's write), cubes gone quiet with something new to think over and, once after the start, damage to any index."""
 
-    def __init__(self, work: Work, queue: JobQueue, keep_failed_s: float | None = None) -> None:
-        """`keep_failed_s`: so long jobs lie in the dead letters; None: until somebody looks at them."""
+    def __init__(
+        self,
+        work: Work,
+        queue: JobQueue,
+        keep_failed_s: float | None = None,
+        keep_responses_s: float = 30 * _DAY_S,
+    ) -> None:
+        """`keep_failed_s`: so long jobs lie in the dead letters; None: until somebody looks at them. `keep_responses_s`: and so
+        long the responses that are kept here."""
         self._work = work
+        self._keep_responses_s = keep_responses_s
         self._queue = queue
         self._keep_failed_s = keep_failed_s
         self._verified = False
@@ -400,3 +409,4 @@ class Sweep:
             self._purged_at = now
             await self._queue.purge(_KEEP_JOBS_S, now, self._keep_failed_s)
             await purge(self._work.database, now - _KEEP_BLOCKS_S)
+            await kept.purge(self._work.database, now - self._keep_responses_s)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from proxy.errors import ApiError, Unavailable, UpstreamTimeout, UpstreamUnreachable
 from proxy.forms import put_model
 from proxy.splice import CannotSplice, put
-from proxy.upstreams.port import Call, Headers, Reply, Upstream
+from proxy.upstreams.port import Call, Headers, Reply, Upstream, later_of
 
 Told = Callable[[str, str], None]  # from which upstream to which
 _NOT_NOW = frozenset({429, 500, 502, 503, 504, *range(520, 531)})
@@ -62,6 +62,7 @@ class ServedBy:
 
     def __init__(self, reply: Reply, upstream: Upstream) -> None:
         self.upstream = upstream
+        self.later = later_of(reply)
         self.status = reply.status
         self.headers: Headers = reply.headers
         self.chunks = reply.chunks

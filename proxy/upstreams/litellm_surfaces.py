@@ -20,12 +20,13 @@ import msgspec
 from proxy import fence
 from proxy.errors import BadRequest
 from proxy.upstreams import litellm_adapter
-from proxy.upstreams.port import UpstreamBroken
+from proxy.upstreams.port import ToldAs, UpstreamBroken
 
 log = logging.getLogger(__name__)
 Events = AsyncIterator[Mapping[str, Any]]
-# what would need the history, files or time of an upstream that keeps responses
-_KEPT_ELSEWHERE = ("previous_response_id", "conversation", "prompt")
+_NOT_KEPT = ToldAs()
+# what would need what an upstream keeps
+_KEPT_ELSEWHERE = ("conversation", "prompt")
 # litellm's own words in a request, which no server knows
 _NOT_SENT = frozenset(
     {"custom_llm_provider", "extra_headers", "reasoning_summary", "context_management", "litellm_metadata"}
@@ -40,9 +41,12 @@ class Translation:
     whole: Callable[[bytes], bytes]
     stream: Callable[[Events], AsyncIterator[bytes]]
     error: Callable[[int, bytes], bytes]
+    begun: bytes = b""  # of one that is to be made in the background: what is answered at once
 
 
-def translate(path: str, body: bytes, *, to_openai: bool = False, to_litellm: bool = False) -> Translation:
+def translate(
+    path: str, body: bytes, *, to_openai: bool = False, to_litellm: bool = False, told_as: ToldAs = _NOT_KEPT
+) -> Translation:
     """The translation of one request. `to_openai`: OpenAI's own servers, which refuse what they do not know. Imports litellm at
     the first call, which takes seconds. Raises BadRequest, UpstreamUnreachable (litellm is not installed)."""
     litellm_adapter.load()
@@ -50,9 +54,10 @@ def translate(path: str, body: bytes, *, to_openai: bool = False, to_litellm: bo
         asked = msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest("the body is not a JSON object", code="invalid_json") from error
-    make = _responses if path == "/responses" else _messages
     try:
-        return make(asked, to_openai, to_litellm)
+        if path == "/responses":
+            return _responses(asked, to_openai, to_litellm, told_as)
+        return _messages(asked, to_openai, to_litellm)
     except BadRequest:
         raise
     except Exception as error:  # whatever litellm lets out: its message may repeat what was said
@@ -63,7 +68,7 @@ def translate(path: str, body: bytes, *, to_openai: bool = False, to_litellm: bo
 # --- responses --------------------------------------------------------------------------------------------------------------
 
 
-def _responses(asked: dict[str, Any], to_openai: bool, to_litellm: bool) -> Translation:
+def _responses(asked: dict[str, Any], to_openai: bool, to_litellm: bool, told_as: ToldAs) -> Translation:
     from litellm.responses.additional_tools import hoist_additional_tools
     from litellm.responses.litellm_completion_transformation.streaming_iterator import (
         LiteLLMCompletionStreamingIterator as Iterated,
@@ -72,29 +77,25 @@ def _responses(asked: dict[str, Any], to_openai: bool, to_litellm: bool) -> Tran
         LiteLLMCompletionResponsesConfig as Adapter,
     )
 
-    for field in _KEPT_ELSEWHERE:
-        if asked.get(field):
-            raise BadRequest(
-                f"{field}: the upstream of this model keeps no responses; send the whole input", param=field
-            )
-    if asked.get("background"):
-        raise BadRequest("background: the upstream of this model answers at once or not at all", param="background")
+    _check(asked, told_as)
     hoisted = hoist_additional_tools(asked.get("input"), asked.get("tools"))
     request = {**asked, "tools": list(hoisted.tools)} if hoisted.hoisted else asked
     chat = Adapter.transform_responses_api_request_to_chat_completion_request(
         model=asked["model"], input=hoisted.input, responses_api_request=request, stream=bool(asked.get("stream"))
     )
-    echo = {**request, "store": False}
+    echo = {**request, "store": bool(told_as.name)}
     if isinstance(told := asked.get("instructions"), str):
         echo["instructions"] = fence.strip(told).rstrip() or None
-    name = f"resp_{uuid.uuid4().hex}"
+    own = {"id": told_as.name or f"resp_{uuid.uuid4().hex}", "store": bool(told_as.name)}
+    own |= {"previous_response_id": told_as.follows} if told_as.follows else {}
+    own |= {"background": True} if asked.get("background") else {}
 
     def whole(answer: bytes) -> bytes:
         with _telling("the upstream's answer cannot be translated"):
             told = Adapter.transform_chat_completion_response_to_responses_api_response(
                 request_input=hoisted.input, responses_api_request=echo, chat_completion_response=_completion(answer)
             )
-            return msgspec.json.encode(_response(_plain(told), name))
+            return msgspec.json.encode(_response(_plain(told), own))
 
     async def stream(chunks: Events) -> AsyncIterator[bytes]:
         iterated = Iterated(
@@ -107,18 +108,47 @@ def _responses(asked: dict[str, Any], to_openai: bool, to_litellm: bool) -> Tran
         async for event in iterated:
             said = _plain(event)
             if isinstance(said.get("response"), dict):
-                _response(said["response"], name)
+                _response(said["response"], own)
             said["sequence_number"] = number
             number += 1
             yield f"event: {said['type']}\n".encode() + b"data: " + msgspec.json.encode(said) + b"\n\n"
 
-    return Translation(_encode(chat, to_openai, to_litellm), whole, stream, lambda status, answer: answer)
+    begun = msgspec.json.encode(_begun(echo, own)) if asked.get("background") else b""
+    return Translation(_encode(chat, to_openai, to_litellm), whole, stream, lambda status, answer: answer, begun)
 
 
-def _response(told: dict[str, Any], name: str) -> dict[str, Any]:
+def _check(asked: Mapping[str, Any], told_as: ToldAs) -> None:
+    """Raises BadRequest for what cannot be had from an upstream that keeps nothing."""
+    if before := asked.get("previous_response_id"):
+        raise BadRequest(
+            f"Previous response with id '{str(before)[:200]}' not found.",
+            param="previous_response_id",
+            code="previous_response_not_found",
+        )
+    for field in _KEPT_ELSEWHERE:
+        if asked.get(field):
+            raise BadRequest(f"{field}: the upstream of this model keeps none; send the whole input", param=field)
+    if asked.get("background") and not told_as.name:
+        raise BadRequest("background: a response that is not kept cannot be had later", param="background")
+    if asked.get("background") and asked.get("stream"):
+        raise BadRequest("background: with the upstream of this model it is not streamed", param="stream")
+
+
+_ECHOED = ("instructions", "max_output_tokens", "metadata", "model", "parallel_tool_calls", "reasoning", "temperature",
+           "text", "tool_choice", "tools", "top_p", "truncation", "user")  # fmt: skip
+
+
+def _begun(echo: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A response that is still to be made."""
+    usual = {"parallel_tool_calls": True, "tool_choice": "auto", "tools": []}
+    told = usual | {name: echo[name] for name in _ECHOED if echo.get(name) is not None}
+    now = {"object": "response", "created_at": int(time.time()), "status": "queued", "output": []}
+    return {"instructions": None, **told, **now, "error": None, "incomplete_details": None, "usage": None, **own}
+
+
+def _response(told: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """A response with an id of ours and the fields that clients look for."""
-    told["id"] = name
-    told["store"] = False
+    told.update(own)
     usage = told.get("usage")
     if isinstance(usage, dict):
         usage.pop("cost", None)  # litellm's estimate from its own price list

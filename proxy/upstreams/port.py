@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +14,15 @@ KV_HEADERS = (
     "x-memory-kv-source",
     "x-memory-adapter",
 )  # what it began with: restored:<tokens> or cold; slot, ram or disk
+
+
+@dataclass(frozen=True, slots=True)
+class ToldAs:
+    """How a response is told that the upstream cannot keep. `name`: the id under which it is kept for it, empty: it is not;
+    `follows`: the id that the client asked it to follow, whose items stand in the body."""
+
+    name: str = ""
+    follows: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +43,7 @@ class Call:
     session: str = ""
     adapter: str = ""
     ours: bool = False
+    told_as: ToldAs = ToldAs()
     credential: str = ""  # the client's own for this upstream, in place of the configured one; never logged, never kept
 
 
@@ -55,6 +65,12 @@ class Reply(Protocol):
 def served_by(reply: Reply, asked: Upstream) -> Upstream:
     """Whose answer it is: that of the upstream that was asked, or of one that was asked in its stead."""
     found: Upstream = getattr(reply, "upstream", asked)
+    return found
+
+
+def later_of(reply: Reply) -> Callable[[], Awaitable[Reply]] | None:
+    """What asks the upstream, of a reply that only says that it will be asked (`background`)."""
+    found: Callable[[], Awaitable[Reply]] | None = getattr(reply, "later", None)
     return found
 
 

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,8 +92,13 @@ class Translating:
             raise NotFound(f"upstream {self.name} does not speak {call.path}")
         through = self._chat.kind == "litellm"
         translation = await asyncio.to_thread(
-            translate, call.path, call.body, to_openai=self._to_openai, to_litellm=through
+            translate, call.path, call.body, to_openai=self._to_openai, to_litellm=through, told_as=call.told_as
         )
+        if translation.begun:
+            return Begun(translation.begun, lambda: self._ask(call, translation))
+        return await self._ask(call, translation)
+
+    async def _ask(self, call: Call, translation: Translation) -> Reply:
         theirs = [(n, v) for n, v in call.headers if not n.lower().startswith("anthropic-")]
         reply = await self._chat.send(replace(call, path=_CHAT, body=translation.body, headers=theirs, query=""))
         headers = [(name, value) for name, value in reply.headers if name.lower() not in _NOT_THEIRS]
@@ -144,6 +149,23 @@ class Streamed:
     async def close(self) -> None:
         """See Reply.close."""
         await self.reply.close()
+
+
+@dataclass(slots=True)
+class Begun:
+    """Says that an answer will be made; `later` asks for it. Implements Reply."""
+
+    body: bytes
+    later: Callable[[], Awaitable[Reply]]
+    status: int = 200
+    headers: Headers = (("content-type", "application/json"),)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The response as it stands now."""
+        yield self.body
+
+    async def close(self) -> None:
+        """Nothing is open."""
 
 
 @dataclass(slots=True)

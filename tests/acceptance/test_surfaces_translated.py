@@ -186,7 +186,8 @@ def test_events_are_told_as_they_come(live: LiveProxy, upstream: RecordingUpstre
 
 
 @pytest.mark.parametrize(
-    "given", [{"previous_response_id": "resp_0123456789"}, {"conversation": "conv_0123456789"}, {"background": True}]
+    "given",
+    [{"previous_response_id": "resp_0123456789"}, {"conversation": "conv_0123456789"}, {"prompt": {"id": "pmpt_0"}}],
 )
 def test_what_cannot_be_translated_is_said(live: LiveProxy, given: dict[str, Any]) -> None:
     with live.client(live.key()) as client, pytest.raises(openai.BadRequestError) as raised:

@@ -49,6 +49,7 @@ def test_the_environment_is_put_in(tmp_path: Path) -> None:
             r"upstreams\[0\].api_key.*ABSENT",
         ),
         ("logging: {level: loud}", "loud"),
+        ("responses: {keep_days: -1}", "responses.keep_days"),
         ("a: [", "not YAML"),
         ("- a", "mapping"),
     ],

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from memory.cube import Cubes
 from memory.erase import Receipts, everything
@@ -19,9 +21,12 @@ from memory.sql import Database
 from memory.store import Store
 from memory.turns import TurnLog
 from memory.types import Status
+from proxy import db
 from proxy.blocks import Blocks, Recalled
+from proxy.kept import Kept, Responses, erase
 from proxy.tasks import StillHeld, Sweep, Work
 from scheduler.jobs import Job
+from scheduler.policy import DAY_S
 from scheduler.triggers import built_in_tasks
 from tests.memory.make import CUBE, NOW, OWNER, memory, record, turn
 from tests.scheduler.test_triggers import Slip
@@ -123,6 +128,31 @@ async def test_wiping_a_cube_leaves_no_byte_of_it_and_signs_the_receipt(
     signed = await work.receipts.get(receipt.id)
     assert signed is not None
     assert signed.state == "done"
+
+
+async def test_a_kept_response_leaves_no_byte_with_its_turn_and_none_after_its_time(
+    work: Work, database: Database, data: Path
+) -> None:
+    now = [NOW]
+    responses = Responses(database, 30 * DAY_S, lambda: now[0])
+    said = turn(user_text="I live in Zanzibar.")
+    await record(database, said)
+    base = Kept(
+        "resp_1", OWNER, CUBE, said.session, said.key, "req", "", NOW, [{"content": "Zanzibar"}], {"id": "resp_1"}
+    )
+    await responses.keep(base, NOW)
+    await responses.keep(replace(base, id="resp_2", turn="", input=[{"content": "Tangier"}]), NOW)
+    (episode,) = [one.id for one in await Memories(database).since(CUBE, 0)]
+    await Memories(database).forget(CUBE, episode, beside=partial(erase, cube=CUBE))
+    await work.erase(CUBE, {})
+    assert (scan(data, b"Zanzibar"), scan(data, b"Tangier")) == (False, True)
+    sweep = Sweep(replace(work, clock=lambda: now[0]), Slip(), keep_responses_s=30 * DAY_S)
+    await sweep()
+    assert await responses.get(OWNER, "resp_2") is not None
+    now[0] += 31 * DAY_S
+    await sweep()
+    async with database.read() as connection:
+        assert (await connection.execute(sa.select(db.responses.c.id))).all() == []
 
 
 async def test_no_receipt_is_signed_before_the_files_are_gone(work: Work, database: Database, tmp_path: Path) -> None:
