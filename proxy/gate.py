@@ -1,13 +1,16 @@
-"""The gate before retrieval: so many questions at a time, and in a burst the newest first.
+"""The gate before retrieval: so many questions at a time, in the order in which they came; when more come than can be served, the
+newest first.
 
 All at once none would be ready before its deadline. In the order of arrival, once more come than can be served, each would be let
-in when its time is nearly up, and its work thrown away. So whoever came last is let in, and who has too little time left to
-be ready (by what it took the others lately) is told at once. Knows nothing of memory.
+in when its time is nearly up, and its work thrown away. So whoever came last is let in then, and who has too little time left to
+be ready (by what it took the others lately) is told at once. As long as all can be served nobody is overtaken: of sixteen who ask
+again as soon as they are answered, the first to wait would wait for ever. Knows nothing of memory.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,7 +29,7 @@ class Gate:
 
     def __init__(self, at_once: int) -> None:
         self._free = self._at_once = at_once
-        self._waiting: list[_Waiting] = []
+        self._waiting: deque[_Waiting] = deque()
         self._takes_s = 0.0
 
     def locked(self) -> bool:
@@ -73,9 +76,14 @@ class Gate:
     def _next(self) -> None:
         now = asyncio.get_running_loop().time()
         while self._free and self._waiting:
-            entry = self._waiting.pop()
+            entry = self._waiting.popleft() if self._all_in_time(now) else self._waiting.pop()
             in_time = entry.deadline - now > self._takes_s
             if entry.turn.done():
                 continue
             entry.turn.set_result(in_time)
             self._free -= in_time
+
+    def _all_in_time(self, now: float) -> bool:
+        """Whether the newest could wait for all others and have half of its time left."""
+        through_s = self._takes_s * len(self._waiting) / self._at_once
+        return 2 * through_s < self._waiting[-1].deadline - now

@@ -52,7 +52,7 @@ class Options:
 
     memories: int = 1000
     turns: int = 5
-    alone: int = 60
+    alone: int = 200
     together_s: float = 2.0
     streams: int = 0
     litellm_python: str = ""

@@ -39,7 +39,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_so_many_are_inside_at_a_time_and_the_newest_comes_first() -> None:
+async def test_so_many_are_inside_at_a_time_and_nobody_is_overtaken() -> None:
     visits = Visits(Gate(2))
     for name in "abcde":
         await visits.come(name)
@@ -47,10 +47,38 @@ async def test_so_many_are_inside_at_a_time_and_the_newest_comes_first() -> None
     assert visits.gate.locked()
     for name in "ab":
         await visits.go(name)
-    assert visits.inside == ["a", "b", "e", "d"]
-    for name in "edc":
+    assert visits.inside == ["a", "b", "c", "d"]
+    for name in "cde":
         await visits.go(name)
     assert not visits.gate.locked()
+
+
+async def test_when_not_all_can_be_ready_in_time_the_newest_comes_first() -> None:
+    visits = Visits(Gate(1))
+    await visits.come("slow")
+    await asyncio.sleep(0.5)  # on average 0.1 s now
+    for name in "abcde":
+        await visits.come(name, within_s=0.9)
+    await visits.go("slow")
+    assert visits.inside == ["slow", "e"]
+    await visits.go("e")  # and quick again: those who are left can all wait
+    assert visits.inside == ["slow", "e", "a"]
+    for name in "abcd":
+        await visits.go(name)
+    assert not visits.gate.locked()
+
+
+async def test_users_who_ask_again_at_once_all_have_their_turn() -> None:
+    gate, turns = Gate(2), dict.fromkeys(range(8), 0)
+
+    async def user(name: int) -> None:
+        while sum(turns.values()) < 200:
+            async with gate.turn(5.0):
+                turns[name] += 1
+                await asyncio.sleep(0.001)
+
+    await asyncio.gather(*map(user, turns))
+    assert min(turns.values()) >= 20
 
 
 async def test_who_has_too_little_time_left_is_told_at_once_and_takes_no_place() -> None:
