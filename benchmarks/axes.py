@@ -26,6 +26,7 @@ def main() -> None:
         minilm.write(default_weights(), np.eye(minilm.WIDTH, dtype=np.float32), folder / "model.onnx")
         (folder / "tokenizer.json").write_bytes((default_weights() / "tokenizer.json").read_bytes())
         embedder = OnnxEmbedder(folder)
+    embedder._tokenizer.enable_padding()
     words = sorted(w for w in embedder._tokenizer.get_vocab() if w.isalpha() and len(w) > 2)
     dice = random.Random(0)
     texts = words[::3] + [" ".join(dice.sample(words, 12)) for _ in range(1500)]

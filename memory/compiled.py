@@ -1,11 +1,12 @@
-"""What is compiled: maxsim.cpp and signals.cpp, built when memrelay is installed where a compiler is. Nothing else knows their
-calls. They copy nothing and let other threads run meanwhile; without them numpy does the same, in a multiple of the time.
+"""What is compiled: maxsim.cpp, signals.cpp and minilm.cpp, built when memrelay is installed where a compiler is. Nothing else
+knows their calls. They let other threads run meanwhile; without them numpy and onnxruntime do the same, in a multiple of the time.
 """
 
 from __future__ import annotations
 
 import ctypes
 import logging
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -26,27 +27,44 @@ _TERM = np.dtype([("code", np.int32), ("digits", np.int32), ("times", np.float64
 _A, _N, _D = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 
 
-def _load() -> Function | None:
+@dataclass(frozen=True, slots=True)
+class _Library:
+    compare: Function
+    open: Function
+    tiles: Function
+    run: Function
+    close: Function
+
+    @staticmethod
+    def of(library: ctypes.CDLL) -> _Library:
+        """Raises AttributeError for a library that was built of earlier sources."""
+        compare, names = library.memrelay_compare, ("open", "tiles", "run", "close")
+        minilm = [getattr(library, f"memrelay_minilm_{name}") for name in names]
+        compare.argtypes, compare.restype = [_A, _A, _A], _N
+        takes = ([_A, _N, _N], [_A], [_A, _A, _A, _N, _A, _A], [_A])
+        for function, arguments, gives in zip(minilm, takes, (_A, _N, _N, None), strict=True):
+            function.argtypes, function.restype = arguments, gives
+        return _Library(compare, *minilm)
+
+
+def _load() -> _Library | None:
     for suffix in EXTENSION_SUFFIXES:
         path = Path(__file__).with_name(f"_compiled{suffix}")
         if path.exists():
             try:
-                found = ctypes.CDLL(str(path)).memrelay_compare
+                return _Library.of(ctypes.CDLL(str(path)))
             except (OSError, AttributeError) as error:
                 log.warning("%s cannot be used (%s)", path.name, error)
                 return None
-            found.argtypes = [_A, _A, _A]
-            found.restype = _N
-            return found
     return None
 
 
-_compare = _load()
+_library = _load()
 
 
 def is_built() -> bool:
     """Whether it is there."""
-    return _compare is not None
+    return _library is not None
 
 
 def compares(asked: NDArray[np.float32] | None, width: int) -> bool:
@@ -148,9 +166,44 @@ def compare(
         0.0 if limits is None else limits.unknown,
     )  # fmt: skip
     found = _Found(*(_at(array) for array in (numbers, values, cosine, covered, met, total, order, fits, rarity)))
-    assert _compare is not None
-    n = _compare(_at(layout.view), ctypes.byref(question), ctypes.byref(found))
+    assert _library is not None
+    n = _library.compare(_at(layout.view), ctypes.byref(question), ctypes.byref(found))
     return Compared(numbers[:n], values[:n], cosine[:n], covered[:n], met[:n], total[:n], order[:n], fits[:n])
+
+
+class Pass:
+    """The default model's pass (memory/minilm.py). Several threads may run it at a time; what a text gives does not depend on what
+    is beside it."""
+
+    def __init__(self, library: _Library, model: int, kept: Sequence[NDArray[Any]], axes: int) -> None:
+        self._library, self._model, self._kept, self.axes = library, model, kept, axes
+        weakref.finalize(self, library.close, model)
+
+    @staticmethod
+    def of(arrays: Sequence[NDArray[Any]], axes: int, *, tiles: bool = True) -> Pass | None:
+        """`arrays` as minilm.cpp takes them. None: it was not built, or this processor has no products of bytes for it. `tiles`:
+        use AMX where that is."""
+        kept = [np.ascontiguousarray(array) for array in arrays]
+        given = np.array([array.ctypes.data for array in kept], np.int64)
+        model = _library.open(_at(given), axes, tiles) if _library is not None else None
+        if _library is None or not model:
+            return None
+        return Pass(_library, model, kept[:4], axes)  # the others were copied into the order in which they are read
+
+    @property
+    def tiles(self) -> bool:
+        """Whether it uses AMX."""
+        return bool(self._library.tiles(self._model))
+
+    def run(self, texts: Sequence[Sequence[int]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Of texts as numbers of word pieces, none of them empty: (unit vectors (len(texts), 384), those of all pieces, one text
+        behind another (pieces, axes)). Raises MemoryError."""
+        lengths = np.array([len(text) for text in texts], np.int64)
+        ids = np.array([number for text in texts for number in text], np.int32)
+        vectors, pieces = np.empty((len(texts), 384), np.float32), np.empty((len(ids), self.axes), np.float32)
+        if self._library.run(self._model, _at(ids), _at(lengths), len(texts), _at(vectors), _at(pieces)):
+            raise MemoryError("no memory for a pass of the embedder")
+        return vectors, pieces
 
 
 def _at(array: NDArray[Any] | None) -> int | None:

@@ -1,23 +1,28 @@
-"""The default model as one ONNX graph, built from its weights: 70 nodes, where a traced export has 344 that mostly move shapes.
+"""The default model in two forms, built from its weights: rounded for the compiled pass (minilm.cpp), and as one ONNX graph for
+where that cannot run: 70 nodes, where a traced export has 344 that mostly move shapes.
 
 BERT (Devlin and others, 2019) as sentence-transformers runs it: six layers, twelve heads, mean pooling, unit length. Weights are
-int8 with a scale per output (per word in the table of words); activations are rounded as they come (onnxruntime's
-DynamicQuantizeMatMul). Word pieces leave the graph projected on the main axes (memory/late.py).
+int8 with a scale per output (per word in the table of words); activations are rounded as they come: each word piece's by itself
+in the compiled pass, in the graph those of a whole batch together (onnxruntime's DynamicQuantizeMatMul). Word pieces leave it
+projected on the main axes (memory/late.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from memory import compiled
+
 Array = NDArray[Any]
 LAYERS = 6
 HEADS = 12
 WIDTH = 384
+_ASKED = ("query", "key", "value")
 _EPSILON = 1e-12  # of the layer norms, as the model was trained
 _MICROSOFT = "com.microsoft"  # operators of onnxruntime that stand for several of the standard ones
 
@@ -29,6 +34,63 @@ def write(weights: Path, axes: NDArray[np.float32], target: Path) -> None:
     from safetensors.numpy import load_file
 
     onnx.save(_Graph(load_file(weights / "model.safetensors")).model(axes), target)
+
+
+def write_rounded(weights: Path, axes: NDArray[np.float32], target: Path) -> None:
+    """Write what the compiled pass reads to `target`; arguments as of `write`."""
+    from safetensors.numpy import load_file, save_file
+
+    arrays = _in_order(load_file(weights / "model.safetensors"), axes)
+    save_file({f"{n:03}": np.ascontiguousarray(array) for n, array in enumerate(arrays)}, target)
+
+
+def read_rounded(path: Path, *, tiles: bool = True) -> compiled.Pass | None:
+    """The compiled pass with the weights that `write_rounded` has written; None where it cannot run, see compiled.Pass.of."""
+    from safetensors.numpy import load_file
+
+    if not compiled.is_built():
+        return None
+    found = load_file(path)
+    arrays = [found[name] for name in sorted(found)]
+    return compiled.Pass.of(arrays, arrays[_AXES].shape[1], tiles=tiles)
+
+
+_AXES = 3  # the place of the axes in what follows
+
+
+def _in_order(weights: Mapping[str, Array], axes: NDArray[np.float32]) -> Iterator[Array]:
+    """As minilm.cpp reads them."""
+    yield from _rounded(weights["embeddings.word_embeddings.weight"], axis=1)
+    yield _places(weights)
+    yield axes
+    yield from _norm(weights, "embeddings.LayerNorm")
+    for layer in range(LAYERS):
+        name = f"encoder.layer.{layer}."
+        at = f"{name}attention."
+        yield from _linear(weights, [f"{at}self.{part}" for part in _ASKED])
+        yield from _linear(weights, [f"{at}output.dense"])
+        yield from _norm(weights, f"{at}output.LayerNorm")
+        yield from _linear(weights, [f"{name}intermediate.dense"])
+        yield from _linear(weights, [f"{name}output.dense"])
+        yield from _norm(weights, f"{name}output.LayerNorm")
+
+
+def _linear(weights: Mapping[str, Array], names: Sequence[str]) -> tuple[Array, Array, Array]:
+    """(weights (inputs, outputs) as int8, scale, bias): one product for all layers that read the same."""
+    small, scale = _rounded(np.concatenate([weights[f"{name}.weight"].T for name in names], axis=1), axis=0)
+    return small, scale[0], np.concatenate([weights[f"{name}.bias"] for name in names])
+
+
+def _norm(weights: Mapping[str, Array], name: str) -> tuple[Array, Array]:
+    return weights[f"{name}.weight"], weights[f"{name}.bias"]
+
+
+def _places(weights: Mapping[str, Array]) -> Array:
+    """Of each place in a text; all pieces are of the first sentence."""
+    found: Array = (
+        weights["embeddings.position_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][0]
+    )
+    return found
 
 
 class _Graph:
@@ -73,20 +135,17 @@ class _Graph:
         self._op("Cast", ["words.small"], "words.float", to=floats)
         self._op("Gather", [self._constant("words.scale", scale), "input_ids"], "words.scales")
         self._op("Mul", ["words.float", "words.scales"], "words.found")
-        # all pieces are of the first sentence
-        places = self._weights["embeddings.position_embeddings.weight"]
-        places = places + self._weights["embeddings.token_type_embeddings.weight"][0]
         self._op("Shape", ["input_ids"], "length", start=1, end=2)
         first = self._constant("first", np.array([0], np.int64))
-        self._op("Slice", [self._constant("places", places), first, "length"], "places.found")
+        self._op("Slice", [self._constant("places", _places(self._weights)), first, "length"], "places.found")
         self._op("Add", ["words.found", "places.found"], "placed")
         norm = self._norm("embeddings.LayerNorm")
         return self._op("LayerNormalization", ["placed", *norm], "embedded", axis=-1, epsilon=_EPSILON)
 
     def _layer(self, hidden: str, name: str) -> str:
         at = f"{name}attention."
-        asked = self._linear(hidden, [f"{at}self.{part}" for part in ("query", "key", "value")])
-        parts = [f"{name}{part}" for part in ("query", "key", "value")]
+        asked = self._linear(hidden, [f"{at}self.{part}" for part in _ASKED])
+        parts = [f"{name}{part}" for part in _ASKED]
         self._op("Split", [asked], parts, axis=2, num_outputs=3)
         self._op("MultiHeadAttention", [*parts, "", "mask"], f"{name}heads", _MICROSOFT, num_heads=HEADS)
         hidden = self._beside(self._linear(f"{name}heads", [f"{at}output.dense"]), hidden, f"{at}output.LayerNorm")
@@ -96,11 +155,9 @@ class _Graph:
 
     def _linear(self, source: str, names: Sequence[str]) -> str:
         """One product for all layers that read the same."""
-        weights = np.concatenate([self._weights[f"{name}.weight"].T for name in names], axis=1)
-        bias = np.concatenate([self._weights[f"{name}.bias"] for name in names])
-        small, scale = _rounded(weights, axis=0)
+        small, scale, bias = _linear(self._weights, names)
         name = names[0]
-        given = {"small": small, "scale": scale[0], "zero": np.zeros(len(bias), np.int8), "bias": bias}
+        given = {"small": small, "scale": scale, "zero": np.zeros(len(bias), np.int8), "bias": bias}
         constants = [self._constant(f"{name}.{key}", value) for key, value in given.items()]
         return self._op("DynamicQuantizeMatMul", [source, *constants], f"{name}.out", _MICROSOFT)
 
@@ -109,7 +166,8 @@ class _Graph:
         return self._op("SkipLayerNormalization", given, f"{norm}.out", _MICROSOFT, epsilon=_EPSILON)
 
     def _norm(self, name: str) -> list[str]:
-        return [self._constant(f"{name}.{part}", self._weights[f"{name}.{part}"]) for part in ("weight", "bias")]
+        parts = zip(("weight", "bias"), _norm(self._weights, name), strict=True)
+        return [self._constant(f"{name}.{part}", value) for part, value in parts]
 
     def _constant(self, name: str, value: Array) -> str:
         from onnx import numpy_helper
