@@ -91,7 +91,7 @@ def _day(number: int) -> str:
 
 def passage_of(memory: Memory, piece: str) -> tuple[str, str]:
     """(side, the passage's own text) of one of the memory's pieces."""
-    side = "assistant" if piece.rpartition(":")[2].startswith("a") else "user"
-    number = int(piece.rpartition(":")[2][1:])
+    place = piece.rpartition(":")[2]
+    side, number = "assistant" if place[0] == "a" else "user", int(place[1:])
     parts = passages(memory.answer if side == "assistant" else memory.text)
     return side, parts[number] if number < len(parts) else ""

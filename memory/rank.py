@@ -8,8 +8,9 @@ says on what, and measures them on what they were not made on.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, overload
 
 import numpy as np
@@ -113,9 +114,10 @@ class Order(Sequence[Ranked]):
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def pairs(self) -> Iterator[tuple[int, float]]:
+    @cached_property
+    def pairs(self) -> list[tuple[int, float]]:
         """(number, score) of each."""
-        return zip(self._numbers.tolist(), self._scores.tolist(), strict=True)
+        return [*zip(self._numbers.tolist(), self._scores.tolist(), strict=True)]
 
     @overload
     def __getitem__(self, at: int) -> Ranked: ...

@@ -7,7 +7,7 @@ index cannot be read the whole cube is searched from SQL instead, and the result
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,11 +20,11 @@ from memory.cube import Cube, Cubes
 from memory.expect import Expected, Known, next_turn, opening
 from memory.graph import Graph
 from memory.index import INDEXED
-from memory.late import Asked, LateEmbedder
+from memory.late import Asked, is_late
 from memory.memories import digest
 from memory.models import Embedder, Reranker
 from memory.pieces import label, passage_of
-from memory.rank import Order, Ranked, rank, usual_cosine
+from memory.rank import Order, rank, usual_cosine
 from memory.rows import Rows
 from memory.shelf import Keeping
 from memory.signals import scaled
@@ -39,6 +39,7 @@ SCORED = 80  # memories whose scores are told besides the hits
 RERANKED = 10  # hits that a cross-encoder reads; of more it puts as many answers back as forward
 READ = 0.7  # its share in their order
 STALE = 0.7  # of its score remains to a turn that was overtaken
+DIGESTS = 20_000  # that are kept
 MORE = 10  # more of the best are looked up than are wanted: some are the same, or have changed
 
 
@@ -129,6 +130,7 @@ class Retriever:
             fresh_s=fresh_s,
         )
         self._usual: dict[str, float] = {}
+        self._digests: dict[str, tuple[int, str]] = {}  # memory → its revision, the digest of its text
 
     def give_way(self, busy: Callable[[], bool]) -> None:
         """Do nothing behind the scenes while `busy` says that chats wait for their memory."""
@@ -188,14 +190,14 @@ class Retriever:
     async def _compared(self, info: Cube, question: Question) -> tuple[Seen, Order, Asked]:
         """The question compared with all of the cube, which is brought up to date while the question is embedded."""
         embedder = await self._warm.embedder_of(info)
-        usual = 0.0 if question.every or isinstance(embedder, LateEmbedder) else await self._usual_of(embedder)
+        usual = 0.0 if question.every or is_late(embedder) else await self._usual_of(embedder)
         encoding = self._questions.begin(embedder, question.text)
         seen = self._warm.at_hand(info, embedder, question.seen)
         if seen is None:
             seen = await self._warm.see(info, encoding, question.text, question.only, embedder, question.seen)
         if seen.embedder.id != embedder.id:  # another generation replaced the one we knew
             encoding = self._questions.begin(seen.embedder, question.text)
-            late = isinstance(seen.embedder, LateEmbedder)
+            late = is_late(seen.embedder)
             usual = 0.0 if question.every or late else await self._usual_of(seen.embedder)
         return await encoding.then(partial(_answer, seen, question, usual))
 
@@ -242,31 +244,54 @@ class Retriever:
             self._usual[embedder.id] = await loop.run_in_executor(self._threads, usual_cosine, embedder)
         return self._usual[embedder.id]
 
-    async def _hits(self, cube: str, question: Question, ranked: Sequence[Ranked], view: View) -> tuple[Hit, ...]:
+    async def _hits(self, cube: str, question: Question, ranked: Order, view: View) -> tuple[Hit, ...]:
         hits: list[Hit] = []
         texts: set[int] = set()
         tried: set[tuple[str, str]] = set()
+        pairs, pieces = ranked.pairs, view.pieces
         step = max(question.limit, 1) + MORE
-        for start in range(0, len(ranked), step):
-            best: dict[tuple[str, str], Ranked] = {}
-            for entry in ranked[start : start + step]:
-                piece = view.pieces[entry.number]
-                best.setdefault((piece.memory, piece.side), entry)
+        for start in range(0, len(pairs), step):
+            best: dict[tuple[str, str], int] = {}
+            for place, (number, _) in enumerate(pairs[start : start + step], start):
+                piece = pieces[number]
+                best.setdefault((piece.memory, piece.side), place)
             memories = await self._rows.by_ids(cube, {memory for memory, _ in best})
-            for (memory_id, side), entry in best.items():
+            for (memory_id, side), place in best.items():
                 memory = memories.get(memory_id)
-                if (memory_id, side) in tried or memory is None or not _wanted(memory, question):
+                if memory is None or (memory_id, side) in tried or not self._wanted(memory, question):
                     continue
-                _, passage = passage_of(memory, view.pieces[entry.number].id)
-                said = int(view.said[entry.number])
+                number, score = pairs[place]
+                _, passage = passage_of(memory, pieces[number].id)
+                said = int(view.said[number])
                 if passage and said not in texts:
                     texts.add(said)
-                    why = entry.why if question.reasons else None
-                    hits.append(Hit(memory, entry.score, side, why, passage))
+                    why = ranked[place].why if question.reasons else None
+                    hits.append(Hit(memory, score, side, why, passage))
                 if len(hits) >= question.limit:
                     return tuple(hits)
             tried |= best.keys()
         return tuple(hits)
+
+    def _wanted(self, memory: Memory, question: Question) -> bool:
+        at = memory.event_time if memory.event_time is not None else memory.message_time
+        return (
+            _holds(memory, question.as_of)
+            and (not question.kinds or memory.kind in question.kinds)
+            and (question.tag is None or question.tag in memory.tags)
+            and (question.entity is None or fold(question.entity) in map(fold, memory.entities))
+            and (question.since is None or at >= question.since)
+            and (question.until is None or at < question.until)
+            and not (question.seen and memory.kind is Kind.EPISODE and self.digest_of(memory) in question.seen)
+        )
+
+    def digest_of(self, memory: Memory) -> str:
+        """The digest of its text, kept for the next time."""
+        known = self._digests.get(memory.id)
+        if known is None or known[0] != memory.rev:
+            if len(self._digests) >= DIGESTS:
+                self._digests.clear()
+            known = self._digests[memory.id] = memory.rev, digest(memory.text)
+        return known[1]
 
 
 def _answer(seen: Seen, question: Question, usual: float, asked: Asked) -> tuple[Seen, Order, Asked]:
@@ -277,24 +302,11 @@ def _answer(seen: Seen, question: Question, usual: float, asked: Asked) -> tuple
 def _best_of(ranked: Order, view: View) -> dict[str, float]:
     """The best SCORED memories with their scores."""
     found: dict[str, float] = {}
-    for number, score in ranked.pairs():
+    for number, score in ranked.pairs:
         found.setdefault(view.pieces[number].memory, score)
         if len(found) >= SCORED:
             break
     return found
-
-
-def _wanted(memory: Memory, question: Question) -> bool:
-    at = memory.event_time if memory.event_time is not None else memory.message_time
-    return (
-        _holds(memory, question.as_of)
-        and (not question.kinds or memory.kind in question.kinds)
-        and (question.tag is None or question.tag in memory.tags)
-        and (question.entity is None or fold(question.entity) in map(fold, memory.entities))
-        and (question.since is None or at >= question.since)
-        and (question.until is None or at < question.until)
-        and not (question.seen and memory.kind is Kind.EPISODE and digest(memory.text) in question.seen)
-    )
 
 
 def _holds(memory: Memory, as_of: float | None) -> bool:

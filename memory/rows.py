@@ -23,8 +23,13 @@ BYTES = 2000  # of a memory besides its text, about
 
 
 _C, _M = sql.cubes, sql.memories
-_CUBE = sa.select(_C.c.rev, _C.c.generation, _C.c.status).where(_C.c.id == sa.bindparam("cube"))
-_SINCE = sa.select(_M.c.id).where(_M.c.cube == sa.bindparam("cube"), _M.c.rev > sa.bindparam("rev"))
+# the cube as it is, once for each memory that changed since, or once without any
+_STATE = (
+    sa.select(_C.c.rev, _C.c.generation, _C.c.status, _M.c.id.label("changed"))
+    .select_from(_C.outerjoin(_M, sa.and_(_M.c.cube == _C.c.id, _M.c.rev > sa.bindparam("since"))))
+    .where(_C.c.id == sa.bindparam("cube"))
+)
+_NEVER = 1 << 62
 
 
 @dataclass(slots=True)
@@ -121,13 +126,9 @@ class Rows:
         kept = self._cubes.get(cube)
         if kept is None and not make:
             return None
-        found = await self._database.rows(_CUBE, cube=cube)
+        found = await self._database.rows(_STATE, cube=cube, since=kept.rev if kept else _NEVER)
         row = found[0] if found else None
-        whole = kept is None or row is None or row.rev == kept.rev or row.generation != kept.generation
-        # what changed after the first of the two questions is among these, or is noticed the next time
-        changed = (
-            [] if whole or not kept else [r.id for r in await self._database.rows(_SINCE, cube=cube, rev=kept.rev)]
-        )
+        changed = [r.changed for r in found if r.changed is not None]
         if row is None or row.status == "erased":
             self.let_go(cube)
             return None

@@ -257,6 +257,7 @@ class DatabaseError(Exception):
 class _Waiting:
     work: Work[Any]
     long: bool
+    again: bool = False  # it may be run once more, in a transaction of which nothing remained
     done: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -307,12 +308,13 @@ class Database:
         except sa.exc.SQLAlchemyError as error:
             raise DatabaseError(fault(error)) from error
 
-    async def write(self, work: Work[T], *, long: bool = False, later: bool = False) -> T:
+    async def write(self, work: Work[T], *, long: bool = False, later: bool = False, again: bool = False) -> T:
         """Run `work` in the next commit. When the caller is cancelled, the write still happens. `long`: many rows are written,
-        so on SQLite off the event loop. `later`: it may wait half a second for a commit that comes anyway."""
+        so on SQLite off the event loop. `later`: it may wait half a second for a commit that comes anyway. `again`: it may be run
+        twice, the first time for nothing, as another's fault may take it along; then it needs no savepoint of its own."""
         if self._loop is None or self._loop.done():
             self._loop = asyncio.create_task(self._write_loop(), name="sql writer")
-        waiting = _Waiting(work, long)
+        waiting = _Waiting(work, long, again)
         if not later:
             self._queue.put_nowait(waiting)
         else:
@@ -341,8 +343,7 @@ class Database:
             async with self._engines.write() as connection:
                 if self._permit is not None:
                     await self._permit(connection(False))
-                alone = len(group) == 1
-                outcomes = [await self._one(connection(waiting.long), waiting, alone=alone) for waiting in group]
+                outcomes = await self._all(connection, group)
         except Exception as error:  # the group's edge: whatever failed belongs to those who wait
             outcomes = [(None, error)] * len(group)
         for waiting, (result, failure) in zip(group, outcomes, strict=True):
@@ -355,6 +356,20 @@ class Database:
             else:
                 waiting.done.set_exception(failure)
             waiting.done.add_done_callback(_retrieve)
+
+    async def _all(
+        self, connection: Callable[[bool], AsyncConnection], group: list[_Waiting]
+    ) -> list[tuple[Any, Exception | None]]:
+        if len(group) > 1 and all(waiting.again for waiting in group):
+            try:
+                async with connection(False).begin_nested():
+                    return [(await waiting.work(connection(waiting.long)), None) for waiting in group]
+            except RolledBack:
+                raise
+            except Exception:
+                log.debug("a write of %d failed: each by itself", len(group))
+        alone = len(group) == 1
+        return [await self._one(connection(waiting.long), waiting, alone=alone) for waiting in group]
 
     @staticmethod
     async def _one(connection: AsyncConnection, waiting: _Waiting, *, alone: bool) -> tuple[Any, Exception | None]:

@@ -99,7 +99,7 @@ class TurnLog:
                 connection, await _as_kept(connection, episode(kept)), action="update", at=kept.answered_at
             )
 
-        return await self._database.write(work)
+        return await self._database.write(work, again=True)
 
     async def session_at(self, cube: str, position: str) -> str | None:
         """The session whose last known words hash to `position`: the one that a resent history continues. Of several that

@@ -161,7 +161,7 @@ class Blocks:
             await connection.execute(_INSERT[table], {**key, **values})
 
         try:
-            await self._database.write(work, later=True)
+            await self._database.write(work, later=True, again=True)
         except DatabaseError as error:  # costs a cache hit at the provider, not the chat
             log.warning("an injected block was not kept: %s", error)
         finally:

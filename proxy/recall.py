@@ -74,7 +74,8 @@ class Recall:
         hits = [
             hit
             for hit in result.hits
-            if hit.memory.id not in begun.memories and not _is_itself(hit.memory, scene, itself, exchange.received_at)
+            if hit.memory.id not in begun.memories
+            and not self._is_itself(hit.memory, scene, itself, exchange.received_at)
         ]
         budget = self._settings.recall_tokens
         if wanted is not None:  # the list is complete: what else is known of tasks is over, or was put otherwise
@@ -86,6 +87,13 @@ class Recall:
             block = inject.Block(before.recall, before.memories, tokens(before.recall))
         exchange.notes["stood"] = _stood(result.hits, {*begun.memories, *same}, block.memories)
         return block, result.degraded
+
+    def _is_itself(self, memory: Memory, scene: Scene, itself: str, now: float) -> bool:
+        """Whether a hit is the question's own earlier try (regenerate, retry). `itself`: the question's digest."""
+        if memory.kind is not Kind.EPISODE or self._retriever.digest_of(memory) != itself:
+            return False
+        here = any(source.session == scene.session for source in memory.sources)
+        return here or now - memory.message_time < SAME_TURN_S
 
     async def _holds(self, scene: Scene, before: Recalled, hits: Sequence[Hit], now: inject.Block) -> bool:
         """Whether a block may stand as it is: nothing that it shows, and nothing that a new one would show, is newer."""
@@ -123,11 +131,3 @@ def _stood(hits: Sequence[Hit], begun: Collection[str], shown: Collection[str]) 
     found = list(dict.fromkeys(hit.memory.id for hit in hits))
     last = max((place for place, memory in enumerate(found) if memory in shown), default=_BEST - 1)
     return tuple(memory for memory in found[: last + 1] if memory in begun)
-
-
-def _is_itself(memory: Memory, scene: Scene, itself: str, now: float) -> bool:
-    """Whether a hit is the question's own earlier try (regenerate, retry). `itself`: the question's digest."""
-    if memory.kind is not Kind.EPISODE or digest(memory.text) != itself:
-        return False
-    here = any(source.session == scene.session for source in memory.sources)
-    return here or now - memory.message_time < SAME_TURN_S

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any
@@ -54,7 +54,7 @@ class Used:
 
     def plus(self, other: Used) -> Used:
         """Both together."""
-        return Used(*(mine + more for mine, more in zip(astuple(self), astuple(other), strict=True)))
+        return Used(*(getattr(self, name) + getattr(other, name) for name in COUNTS))
 
 
 COUNTS = tuple(field.name for field in fields(Used))
@@ -191,7 +191,7 @@ def day(at: float) -> str:
 async def count(connection: AsyncConnection, place: Place, used: Used) -> None:
     """Add to the table. Raises IntegrityError when another process has just made the same row."""
     table = db.usage
-    row = dict(zip((*_PLACE, *COUNTS), (*place, *astuple(used)), strict=True))
+    row = dict(zip((*_PLACE, *COUNTS), (*place, *(getattr(used, name) for name in COUNTS)), strict=True))
     here = [table.c[name] == row[name] for name in _PLACE]
     more = {name: table.c[name] + row[name] for name in COUNTS}
     changed = await connection.execute(sa.update(table).where(*here).values(**more))

@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from memory import sql
 from memory.cube import ensure, next_rev
-from memory.late import LateEmbedder
+from memory.late import is_late
 from memory.memories import digest, save
 from memory.models import Embedder
 from memory.sql import Database
@@ -110,7 +110,7 @@ class Importer:
         vectors, embedder = reading.manifest.vectors, self._embedder
         if vectors and embedder and (vectors.embedder, vectors.dimensions) == (embedder.id, embedder.dimensions):
             # word pieces of another width fit none of ours: such texts are embedded here
-            width = embedder.late if isinstance(embedder, LateEmbedder) else 0
+            width = embedder.late if is_late(embedder) else 0
             fitting = (one for one in reading.vectors() if one[0].width == width and bool(width) == bool(one[0].late))
             for pieces in _paged(fitting):
                 yield partial(_put_vectors, cube=target.cube, embedder=embedder.id, rows=pieces)

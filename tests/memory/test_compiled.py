@@ -68,8 +68,8 @@ def agree_on_rank(monkeypatch: pytest.MonkeyPatch, view: View, question: str, as
     """Which fit, and how well; returns how many."""
     with monkeypatch.context() as without:
         without.setattr(signals, "compares", lambda asked, width: False)
-        expected = dict(rank(view, question, asked, Filter(), NOW, every=every).pairs())
-    found = dict(rank(view, question, asked, Filter(), NOW, every=every).pairs())
+        expected = dict(rank(view, question, asked, Filter(), NOW, every=every).pairs)
+    found = dict(rank(view, question, asked, Filter(), NOW, every=every).pairs)
     assert found == pytest.approx(expected, abs=1e-3)
     assert [*found.values()] == sorted(found.values(), reverse=True)
     return len(found)
