@@ -130,9 +130,11 @@ class _Default:
 
     def encode_query(self, text: str) -> Asked:
         """The question's vector, its word pieces and where each stands in the text."""
-        ((_, (encoded,), vectors, (pieces,)),) = self._passes([text])
+        encoded = self._tokenizer.encode(text)
+        vectors, (pieces,) = self._pass([encoded.ids])
         inside = _inside(encoded)
-        return Asked(vectors[0], pieces[inside], [encoded.offsets[i] for i in inside])
+        offsets = encoded.offsets
+        return Asked(vectors[0], pieces[inside], [offsets[i] for i in inside])
 
     def _passes(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Sequence[Any], Vectors, list[Vectors]]]:
         """(which texts, as the tokenizer has them, their vectors, those of the pieces of each), the texts sorted by length."""
@@ -179,6 +181,9 @@ class CompiledEmbedder(_Default):
         self.late = ours.axes
 
     def _pass(self, ids: Sequence[Sequence[int]]) -> tuple[Vectors, list[Vectors]]:
+        if len(ids) == 1:
+            found, every = self._ours.run(ids)
+            return found, [every]
         vectors, pieces, start = [], [], 0
         while start < len(ids):
             end, count = start, 0

@@ -221,6 +221,11 @@ class Retriever:
         if info is not None:
             await self._warm.refresh(info)
 
+    def unchanged(self, info: Cube, kinds: Collection[Kind], since: int) -> bool:
+        """Whether it is known without asking the database that up to `info`'s revision no memory of these kinds and no pinned one
+        has changed after revision `since`."""
+        return self._warm.unchanged(info, kinds, since)
+
     def held(self, cube: str) -> Held | None:
         """What of the cube is in memory now; None: nothing."""
         return self._warm.held(cube)

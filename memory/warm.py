@@ -34,7 +34,7 @@ from memory.pieces import PASSAGE, pieces
 from memory.shelf import Keeping, Shelf
 from memory.sql import Database
 from memory.store import Filter, IndexBroken, Piece, Store
-from memory.types import Memory
+from memory.types import Kind, Memory
 from memory.view import View
 
 log = logging.getLogger(__name__)
@@ -100,6 +100,12 @@ class _Warm:
     )  # what goes by a question's vectors, without them; oldest first
     asked: float = field(default_factory=time.monotonic)
     pause: float = LOOK_S  # between two looks for vectors; longer while there are none
+    # kind (of pinned ones: None) → the last revision at which one of it has changed; of what changed since revision `began`
+    learned: dict[Kind | None, int] = field(default_factory=dict)
+    began: int = -1
+
+    def __post_init__(self) -> None:
+        self.began = self.known
 
     @property
     def size(self) -> int:
@@ -218,6 +224,13 @@ class Warm:
     async def refresh(self, info: Cube) -> None:
         """Bring what was just written in, so that the next question does not wait for it."""
         await self._ready(info, await self.embedder_of(info))
+
+    def unchanged(self, info: Cube, kinds: Collection[Kind], since: int) -> bool:
+        """Whether it is known that up to `info`'s revision no memory of these kinds and no pinned one changed after `since`."""
+        warm = self._shelf.get(info.id)
+        if warm is None or warm.generation != info.generation or warm.known < info.rev or since < warm.began:
+            return False
+        return all(warm.learned.get(kind, 0) <= since for kind in (*kinds, None))
 
     def held(self, cube: str) -> Held | None:
         """What of the cube is in memory; None: nothing."""
@@ -343,6 +356,8 @@ class Warm:
         if not warm.whole and info.indexed_rev > warm.base and warm.known <= info.indexed_rev:
             # the index has caught up: let go of what it holds
             warm.view, warm.base, warm.known = View.of([], warm.embedder.dimensions), info.indexed_rev, info.indexed_rev
+            warm.began = warm.known
+            warm.learned.clear()
             warm.changed.clear()
             warm.lent.clear()
         if warm.known < info.rev:
@@ -356,6 +371,9 @@ class Warm:
                 fresh = await self._embedded(info.id, warm.embedder, self._lend(info.id, warm, new))
                 await self._change(warm, gone, fresh)
                 warm.changed |= gone
+                for memory in changed:
+                    for sort in (memory.kind, None) if memory.pinned else (memory.kind,):
+                        warm.learned[sort] = max(warm.learned.get(sort, 0), memory.rev)
                 warm.known = max(memory.rev for memory in changed)
                 self._look(info, warm, min(warm.due, self._next(warm, time.time(), patient=True)))
         if warm.due <= time.time():

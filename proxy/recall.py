@@ -64,9 +64,9 @@ class Recall:
         retrieving = asyncio.create_task(self._retriever.retrieve(scene.cube, question, info=cube))
         try:
             await asyncio.sleep(0)  # while the question is embedded
-            changed = await self._changed(scene, cube, begun)
             agenda = await self._due(scene, wanted, exchange.received_at, first=first)
             result = await retrieving
+            changed = await self._changed(scene, cube, begun)
         finally:
             retrieving.cancel()
         exchange.notes["found"] = result
@@ -115,7 +115,7 @@ class Recall:
 
     async def _changed(self, scene: Scene, cube: Cube, begun: Begun) -> list[Memory]:
         """Standing memories that other sessions have learned since this one began."""
-        if cube.rev == begun.rev:
+        if cube.rev == begun.rev or self._retriever.unchanged(cube, inject.STANDING, begun.rev):
             return []
         newer = await self._memories.standing(scene.cube, inject.STANDING, since=begun.rev)
         return [
