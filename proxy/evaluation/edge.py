@@ -2,7 +2,7 @@
 through LiteLLM's proxy, a little of each in turn in one run.
 
 Latency is measured one request at a time, throughput with CONCURRENCY of them, as whole answers and as streams that come in one go;
-then paced streams are held.
+then paced streams are held. Each turn asks another cube, so that none has grown by what was measured before.
 CPU is that of the serving process from the first request until it has come to rest, so what is done after an answer counts.
 A conversation has ROUNDS rounds and resends its history, as clients do; the time added is that above asking directly.
 """
@@ -34,7 +34,6 @@ from proxy.evaluation.talk import Said
 from proxy.keys import Keys
 
 CONCURRENCY = 16
-PEOPLE = 1  # keys, each with its cube
 ROUNDS = 3
 HELD = 64  # paced streams at a time
 _BEGAN = 1_750_000_000.0
@@ -88,7 +87,7 @@ class Held:
 
 async def measure(config: Config, options: Options, progress: Progress) -> dict[str, Any]:
     """`config.data` is a folder for this alone. Raises BadData, LoadFailed."""
-    keys = await _filled(config, options.memories, progress)
+    keys = await _filled(config, options, progress)
     async with AsyncExitStack() as stack:
         direct = await stack.enter_async_context(sides.mock())
         off, on = await stack.enter_async_context(sides.memrelay(config, direct.port, keys))
@@ -102,11 +101,11 @@ async def measure(config: Config, options: Options, progress: Progress) -> dict[
         asks = itertools.cycle(latency.every_question())
         talk, quick, paced = _talk(asks), _talk(asks, stream=True), _talk(asks, "paced", stream=True)
         for side in every:
-            await _one_by_one(side, talk, options.alone)  # until each has compiled and loaded what it needs
+            await _one_by_one(side, 0, talk, options.alone)  # until each has compiled and loaded what it needs
         for turn in range(options.turns):
             progress("taking turns", turn, options.turns)
             for side in every:
-                await _turn(side, talk, quick, options, seen[side.name])
+                await _turn(side, turn + 1, talk, quick, options, seen[side.name])
         for number, side in enumerate(every):
             progress("streaming", number, len(every))
             await _streamed(side, paced, seen[side.name])
@@ -137,15 +136,16 @@ def _figures(side: Side, seen: _Seen, usual: np.ndarray, first: float) -> dict[s
     }
 
 
-async def _filled(config: Config, memories: int, progress: Progress) -> list[str]:
-    """An installation with PEOPLE keys, whose cubes hold so many memories each; the keys."""
+async def _filled(config: Config, options: Options, progress: Progress) -> list[str]:
+    """An installation with a key for each turn and one more, whose cubes hold so many memories each; the keys."""
     await asyncio.to_thread(db.upgrade, config)
     secrets = []
     async with run.opened(config) as (parts, work):
         keys = Keys(parts.database)
-        texts = latency.sentences(memories * PEOPLE)
-        for person in range(PEOPLE):
-            progress("learning", person, PEOPLE)
+        people, memories = options.turns + 1, options.memories
+        texts = latency.sentences(memories * people)
+        for person in range(people):
+            progress("learning", person, people)
             made = await keys.create(f"bench {person}")
             secrets.append(made.secret)
             cube = home_cube(made.key.principal)
@@ -176,17 +176,20 @@ def _talk(asks: Iterator[str], model: str = "quick", **more: Any) -> Iterator[by
             messages.append({"role": "assistant", "content": ANSWER})
 
 
-async def _turn(side: Side, talk: Iterator[bytes], quick: Iterator[bytes], options: Options, seen: _Seen) -> None:
-    seen.alone += await _one_by_one(side, talk, options.alone)
+async def _turn(
+    side: Side, number: int, talk: Iterator[bytes], quick: Iterator[bytes], options: Options, seen: _Seen
+) -> None:
+    await _one_by_one(side, number, talk, ROUNDS)  # its cube is loaded
+    seen.alone += await _one_by_one(side, number, talk, options.alone)
     await _rest(side)
     cpu, behind = side.cpu_s(), side.behind_s()
-    requests, seconds = await _together(side, talk, options.together_s)
+    requests, seconds = await _together(side, number, talk, options.together_s)
     seen.requests += requests
     seen.seconds += seconds
     await _rest(side)
     seen.counted += requests
     seen.cpu_s += side.cpu_s() - cpu
-    requests, seconds = await _together(side, quick, options.together_s)
+    requests, seconds = await _together(side, number, quick, options.together_s)
     seen.streamed += requests
     seen.streamed_s += seconds
     await _rest(side)
@@ -195,30 +198,34 @@ async def _turn(side: Side, talk: Iterator[bytes], quick: Iterator[bytes], optio
     seen.behind_s += side.behind_s() - behind
 
 
-async def _one_by_one(side: Side, talk: Iterator[bytes], requests: int) -> list[float]:
-    connections = [Connection(side.port, headers) for headers in side.headers]
+async def _one_by_one(side: Side, number: int, talk: Iterator[bytes], requests: int) -> list[float]:
+    """Seconds of each, as the user of this number."""
+    connection = _connection(side, number)
     try:
-        return [await _asked(connections[n // ROUNDS % len(connections)], next(talk)) for n in range(requests)]
+        return [await _asked(connection, next(talk)) for _ in range(requests)]
     finally:
-        for connection in connections:
-            connection.close()
+        connection.close()
 
 
-async def _together(side: Side, talk: Iterator[bytes], seconds: float) -> tuple[int, float]:
-    """(requests, seconds) of CONCURRENCY users at a time."""
+async def _together(side: Side, number: int, talk: Iterator[bytes], seconds: float) -> tuple[int, float]:
+    """(requests, seconds) of CONCURRENCY chats of one user at a time."""
     began, done = time.perf_counter(), 0
 
-    async def user(number: int) -> None:
+    async def chat() -> None:
         nonlocal done
-        connection = Connection(side.port, side.headers[number % len(side.headers)])
+        connection = _connection(side, number)
         while time.perf_counter() - began < seconds:
             for body in [next(talk) for _ in range(ROUNDS)]:
                 await _asked(connection, body)
                 done += 1
         connection.close()
 
-    await asyncio.gather(*map(user, range(CONCURRENCY)))
+    await asyncio.gather(*(chat() for _ in range(CONCURRENCY)))
     return done, time.perf_counter() - began
+
+
+def _connection(side: Side, number: int) -> Connection:
+    return Connection(side.port, side.headers[number % len(side.headers)])
 
 
 async def _asked(connection: Connection, body: bytes) -> float:
@@ -261,7 +268,7 @@ async def _streamed(side: Side, paced: Iterator[bytes], seen: _Seen) -> None:
 async def _hold(side: Side, paced: Iterator[bytes], streams: int) -> Held:
     """So many streams at once. Raises LoadFailed when a frame is lost or out of order."""
     bodies = [next(paced) for _ in range(streams * ROUNDS)][::ROUNDS]  # opening questions
-    connections = [Connection(side.port, side.headers[n % len(side.headers)]) for n in range(streams)]
+    connections = [_connection(side, 0) for _ in range(streams)]
 
     async def one(number: int) -> Held:
         await asyncio.sleep(number * PACE_S / 8)  # as people come: not all in one moment
