@@ -250,6 +250,7 @@ def _listen(engine: sa.Engine, busy_timeout_s: float, begin: str | None) -> None
         "busy_timeout": int(busy_timeout_s * 1000),
         "foreign_keys": "ON",
         "secure_delete": "ON",
+        "temp_store": "MEMORY",  # what a savepoint goes back to: else a file, and a write for each page
     }
 
     @sa.event.listens_for(engine, "connect")
