@@ -85,6 +85,18 @@ class Prepared:
             return Changed(changed)
         return IteratorResult(text.metadata, iter(text.rows(found)))
 
+    def rows(
+        self, connection: sa.Connection, statement: sa.Executable, parameters: Mapping[str, Any]
+    ) -> Sequence[sa.Row[Any]]:
+        """What one that reads gives, without a Result around it."""
+        text = self._text(connection.dialect, statement, parameters)
+        if text is None or text.metadata is None:
+            rows: Sequence[sa.Row[Any]] = connection.execute(statement, dict(parameters)).all()
+            return rows
+        found = text.rows(driver(connection, text.sql, text.values(parameters))[1])
+        named = text.metadata._key_to_index
+        return [sa.Row(text.metadata, None, named, values) for values in found]
+
     def _text(self, dialect: sa.Dialect, statement: sa.Executable, parameters: Mapping[str, Any]) -> _Text | None:
         """None: SQLAlchemy has to run it."""
         lists = self._lists.get(statement)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, overload
 
 import numpy as np
@@ -114,10 +113,14 @@ class Order(Sequence[Ranked]):
     def __len__(self) -> int:
         return len(self._numbers)
 
-    @cached_property
+    @property
     def pairs(self) -> list[tuple[int, float]]:
         """(number, score) of each."""
-        return [*zip(self._numbers.tolist(), self._scores.tolist(), strict=True)]
+        return self.part(0, len(self))
+
+    def part(self, start: int, end: int) -> list[tuple[int, float]]:
+        """(number, score) of those from `start` on, before `end`."""
+        return [*zip(self._numbers[start:end].tolist(), self._scores[start:end].tolist(), strict=True)]
 
     @overload
     def __getitem__(self, at: int) -> Ranked: ...

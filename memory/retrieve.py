@@ -253,11 +253,11 @@ class Retriever:
         hits: list[Hit] = []
         texts: set[int] = set()
         tried: set[tuple[str, str]] = set()
-        pairs, pieces = ranked.pairs, view.pieces
-        step = max(question.limit, 1) + MORE
-        for start in range(0, len(pairs), step):
+        pieces, step = view.pieces, max(question.limit, 1) + MORE
+        for start in range(0, len(ranked), step):
             best: dict[tuple[str, str], int] = {}
-            for place, (number, _) in enumerate(pairs[start : start + step], start):
+            pairs = ranked.part(start, start + step)
+            for place, (number, _) in enumerate(pairs):
                 piece = pieces[number]
                 best.setdefault((piece.memory, piece.side), place)
             memories = await self._rows.by_ids(cube, {memory for memory, _ in best})
@@ -270,7 +270,7 @@ class Retriever:
                 said = int(view.said[number])
                 if passage and said not in texts:
                     texts.add(said)
-                    why = ranked[place].why if question.reasons else None
+                    why = ranked[start + place].why if question.reasons else None
                     hits.append(Hit(memory, score, side, why, passage))
                 if len(hits) >= question.limit:
                     return tuple(hits)
@@ -307,10 +307,11 @@ def _answer(seen: Seen, question: Question, usual: float, asked: Asked) -> tuple
 def _best_of(ranked: Order, view: View) -> dict[str, float]:
     """The best SCORED memories with their scores."""
     found: dict[str, float] = {}
-    for number, score in ranked.pairs:
-        found.setdefault(view.pieces[number].memory, score)
-        if len(found) >= SCORED:
-            break
+    for start in range(0, len(ranked), SCORED):
+        for number, score in ranked.part(start, start + SCORED):
+            found.setdefault(view.pieces[number].memory, score)
+            if len(found) >= SCORED:
+                return found
     return found
 
 

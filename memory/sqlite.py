@@ -120,8 +120,7 @@ class Sqlite:
         if self._single is None:
             self._single = self._reader.connect().execution_options(isolation_level="AUTOCOMMIT")
         try:
-            found: Sequence[sa.Row[Any]] = self._prepared.run(self._single, statement, parameters).all()
-            return found
+            return self._prepared.rows(self._single, statement, parameters)
         except sa.exc.SQLAlchemyError:
             single, self._single = self._single, None
             single.close()
