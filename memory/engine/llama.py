@@ -48,7 +48,10 @@ class Model:
             raise NoModel(f"no such model file: {path}")
         lib.llama_log_set(_LOG, None)
         lib.llama_backend_init()
-        self.handle = lib.llama_model_load_from_file(str(path).encode(), lib.llama_model_default_params())
+        params = lib.llama_model_default_params()
+        if b"AMX_INT8 = 1" in lib.llama_print_system_info():
+            params.use_extra_bufts = False  # built with GCC 12, llama.cpp's AMX products end the process (docs/LOG.md)
+        self.handle = lib.llama_model_load_from_file(str(path).encode(), params)
         if not self.handle:
             raise NoModel(f"llama.cpp cannot load {path}")
         self.vocab = lib.llama_model_get_vocab(self.handle)
