@@ -177,7 +177,7 @@ class Pass:
 
     def __init__(self, library: _Library, model: int, kept: Sequence[NDArray[Any]], axes: int) -> None:
         self._library, self._model, self._kept, self.axes = library, model, kept, axes
-        weakref.finalize(self, library.close, model)
+        weakref.finalize(self, library.close, model).atexit = False  # threads may be in it to the end
 
     @staticmethod
     def of(arrays: Sequence[NDArray[Any]], axes: int, *, tiles: bool = True) -> Pass | None:
