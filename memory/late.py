@@ -8,7 +8,7 @@ the same (docs/LOG.md). Stored pieces are projected on the model's main axes and
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeGuard
+from typing import NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ class Asked:
     spans: list[tuple[int, int]] | None = None
 
 
+@runtime_checkable
 class LateEmbedder(Embedder, Protocol):
     """An embedder that also gives vectors of word pieces."""
 
