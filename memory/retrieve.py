@@ -130,7 +130,8 @@ class Retriever:
             fresh_s=fresh_s,
         )
         self._usual: dict[str, float] = {}
-        self._digests: dict[str, tuple[int, str]] = {}  # memory → its revision, the digest of its text
+        # (cube, memory) → its revision, the digest of its text
+        self._digests: dict[tuple[str, str], tuple[int, str]] = {}
 
     def give_way(self, busy: Callable[[], bool]) -> None:
         """Do nothing behind the scenes while `busy` says that chats wait for their memory."""
@@ -291,11 +292,12 @@ class Retriever:
 
     def digest_of(self, memory: Memory) -> str:
         """The digest of its text, kept for the next time."""
-        known = self._digests.get(memory.id)
+        place = (memory.cube, memory.id)  # an imported memory has the same id in two cubes
+        known = self._digests.get(place)
         if known is None or known[0] != memory.rev:
             if len(self._digests) >= DIGESTS:
                 self._digests.clear()
-            known = self._digests[memory.id] = memory.rev, digest(memory.text)
+            known = self._digests[place] = memory.rev, digest(memory.text)
         return known[1]
 
 

@@ -126,14 +126,16 @@ class Rows:
         kept = self._cubes.get(cube)
         if kept is None and not make:
             return None
-        found = await self._database.rows(_STATE, cube=cube, since=kept.rev if kept else _NEVER)
+        since = kept.rev if kept else _NEVER
+        found = await self._database.rows(_STATE, cube=cube, since=since)
         row = found[0] if found else None
         changed = [r.changed for r in found if r.changed is not None]
         if row is None or row.status == "erased":
             self.let_go(cube)
             return None
         kept = self._cubes.get(cube)
-        if kept is None or kept.generation != row.generation:
+        # what another question began to keep meanwhile may have changed since, unseen
+        if kept is None or kept.generation != row.generation or since > kept.rev:
             self.let_go(cube)
             if not make and kept is None:
                 return None

@@ -19,7 +19,7 @@ async def serve(config: Config, config_path: str | None, engine_port: int, conso
     """Prepare, start and supervise the processes; returns the exit code."""
     supervise.check_port(config.server.host, config.server.port)
     if config.memory.embedder == embed.DEFAULT and not _prepared(config):
-        console.print("Preparing the embedding model (once, about 15 s) …")
+        console.print("Preparing the embedding model (once, about a second) …")
         await asyncio.to_thread(embed.export_default, config.folder / "models")
     made = await first_key(config)
     port = engine_port or config.engine.port or supervise.free_port()
