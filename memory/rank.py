@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memory.blocks import Bools, Floats, Ints, said_in
-from memory.compiled import Limits
+from memory.compiled import Compared, Limits, compares
 from memory.extract.text import has_cjk
 from memory.late import Asked
 from memory.models import Embedder
-from memory.signals import NAMES, Signals, signals
+from memory.signals import NAMES, Signals, comparison, signals, told
 from memory.store import Filter
 from memory.view import View
 from memory.words import fold, stem, terms
@@ -56,6 +56,7 @@ EXACT = 0.60  # … for any embedder
 SHARED = 0.20  # the same in a script that the embedder does not know: share of the question's telling characters
 MET, TOUCHED, PLACED = 0.35, 0.15, 0.45  # where a match counts at all: of word pieces, of rare words, beside what fits
 PLAIN_COSINE, PLAIN_MET = 0.35, 0.55  # from which it counts however much better another one is
+_LARGEST = 20_000  # pieces of a view whose comparison takes so little that others may wait for it
 FLOOR = 0.30  # of the best score; what is further behind is not worth its tokens
 _LIMITS = np.array(
     [
@@ -138,16 +139,47 @@ def rank(
     """The pieces that have to do with the question, best first; none for a question that nothing fits. `usual`: the cosine
     of texts that have nothing to do with each other. `every`: leave nothing out."""
     weights = _weights(question, asked)
-    table, limits = _SHARES[id(weights)], None
-    unknown = 0.0 if every else UNKNOWN * _unknown_names(view, question)
-    if weights is LATE and not every:
-        limits = Limits(_LIMITS, said_in(question), unknown)
+    table, limits, unknown = _tables(view, question, weights, every=every)
     found = signals(view, question, asked, only, now, table, limits)
     order = found.order
     if not every and len(order):
         fits = _fits(view, question, found, weights, usual, unknown) if found.fits is None else found.fits
         order = order[fits[order]]
     return Order(found.numbers[order], found.total[order], found.values[order], table)
+
+
+def is_quick(view: View, question: str, asked: Asked) -> bool:
+    """Whether all that takes long of `rank` is one comparison, as `Comparing` makes it; `asked` as it will be."""
+    return (
+        len(view.pieces) <= _LARGEST and compares(asked.pieces, view.late_width) and _weights(question, asked) is LATE
+    )
+
+
+class Comparing:
+    """`rank` in two parts: a comparison is laid out, for somebody else to run, and what it has found is read. For questions that
+    are quick; the vectors of `asked` need not be there yet."""
+
+    def __init__(
+        self, view: View, question: str, asked: Asked, only: Filter, now: float, *, every: bool = False
+    ) -> None:
+        self._table, limits, _ = _tables(view, question, LATE, every=every)
+        self._every = every
+        self.comparison = comparison(view, question, asked, only, now, self._table, limits)
+
+    def order(self, compared: Compared) -> Order:
+        """What `rank` gives."""
+        found = told(compared, limited=not self._every)
+        order = found.order if found.fits is None else found.order[found.fits[found.order]]
+        return Order(found.numbers[order], found.total[order], found.values[order], self._table)
+
+
+def _tables(
+    view: View, question: str, weights: Mapping[str, float], *, every: bool
+) -> tuple[NDArray[np.float32], Limits | None, float]:
+    """(what each signal weighs, where compiled code may say what fits, how far names that nobody has heard of speak against it)"""
+    unknown = 0.0 if every else UNKNOWN * _unknown_names(view, question)
+    limits = Limits(_LIMITS, said_in(question), unknown) if weights is LATE and not every else None
+    return _SHARES[id(weights)], limits, unknown
 
 
 def usual_cosine(embedder: Embedder) -> float:

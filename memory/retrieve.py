@@ -15,7 +15,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from memory.asked import Questions
+from memory.asked import Native, Questions
+from memory.crew import Crew
 from memory.cube import Cube, Cubes
 from memory.expect import Expected, Known, next_turn, opening
 from memory.graph import Graph
@@ -24,7 +25,7 @@ from memory.late import Asked, is_late
 from memory.memories import digest
 from memory.models import Embedder, Reranker
 from memory.pieces import label, passage_of
-from memory.rank import Order, rank, usual_cosine
+from memory.rank import Comparing, Order, is_quick, rank, usual_cosine
 from memory.rows import Rows
 from memory.shelf import Keeping
 from memory.signals import scaled
@@ -112,7 +113,8 @@ class Retriever:
     ) -> None:
         self._threads = threads
         self._reranker = reranker
-        self._questions = Questions(threads)
+        self._crew = Crew()
+        self._questions = Questions(threads, self._crew)
         self._embedder = embedder
         self._cubes = Cubes(database)
         self._rows = rows or Rows(database, budget=0)
@@ -200,6 +202,10 @@ class Retriever:
             encoding = self._questions.begin(seen.embedder, question.text)
             late = is_late(seen.embedder)
             usual = 0.0 if question.every or late else await self._usual_of(seen.embedder)
+        if isinstance(encoding, Native) and is_quick(seen.view, question.text, encoding.asked):
+            asked, only, now = encoding.asked, question.only, question.now
+            comparing = Comparing(seen.view, question.text, asked, only, now, every=question.every)
+            return seen, comparing.order(await encoding.compared(comparing.comparison)), asked
         return await encoding.then(partial(_answer, seen, question, usual))
 
     async def expect(self, cube: str, known: Known, vector: NDArray[np.float32] | None = None) -> Expected:
@@ -241,8 +247,9 @@ class Retriever:
         await self._warm.loaded()
 
     async def close(self) -> None:
-        """Give up what is being loaded."""
+        """Give up what is being loaded, and what is asked."""
         await self._warm.close()
+        self._crew.close()
 
     async def _usual_of(self, embedder: Embedder) -> float:
         if embedder.id not in self._usual:

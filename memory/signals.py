@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memory.blocks import Bools, Floats, Ints
-from memory.compiled import Closely, Limits, compare, compares
+from memory.compiled import Closely, Compared, Comparison, Limits, compares
 from memory.extract.dates import DateSpan, find_dates
 from memory.late import SCALE, Asked
 from memory.store import Filter
@@ -86,20 +86,9 @@ def signals(
 ) -> Signals:
     """What speaks for the pieces that pass the filter. With a `table` of what each signal weighs, in the order of NAMES, they are
     weighed too; with `limits` it may be told which of them fit."""
-    mask, counted = view.wanted(only), Counter(terms(question))
-    words = [] if asked.spans is None else _words_of(question, asked.spans, list(counted))
-    asks = tuple(bool(sort.search(question)) for sort in (_WHEN, _NUMBER, _NAME, _YOURS))
-    dated, speaker = _dated(view, find_dates(question, now)), _named(view, question)
     if compares(asked.pieces, view.late_width):
-        weighs = _EVEN if table is None else table
-        found = compare(
-            view.layout, mask, asked.vector, counted, view.codes.words, _CLOSELY, asked.pieces, SCALE, words, asks, dated,
-            speaker, now, weighs, limits,
-        )  # fmt: skip
-        fits = None if limits is None else found.fits
-        return Signals(
-            found.numbers, found.values, found.cosine, found.covered, found.met, found.total, found.order, fits
-        )
+        return told(comparison(view, question, asked, only, now, table, limits).run(), limits is not None)
+    mask, counted, words, asks, dated, speaker = _read(view, question, asked, only, now)
     near = _nearest(view, mask, asked.vector, counted)
     chosen = near.numbers
     if not len(chosen):
@@ -110,6 +99,42 @@ def signals(
     values, met = _told(view, near, asked, weights, asks, on_date, view.speakers[chosen] == speaker, now)
     total = (values * (_EVEN if table is None else table)).sum(axis=1)
     return Signals(chosen, values, near.cosine, near.covered, met, total, np.argsort(-total, kind="stable"))
+
+
+def comparison(
+    view: View,
+    question: str,
+    asked: Asked,
+    only: Filter,
+    now: float,
+    table: NDArray[np.float32] | None = None,
+    limits: Limits | None = None,
+) -> Comparison:
+    """The same for whoever has it compared elsewhere: the vectors of `asked` need not be there yet. Only where `compares` says that
+    it can be done."""
+    mask, counted, words, asks, dated, speaker = _read(view, question, asked, only, now)
+    weighs = _EVEN if table is None else table
+    return Comparison(
+        view.layout, mask, asked.vector, counted, view.codes.words, _CLOSELY, asked.pieces, SCALE, words, asks, dated,
+        speaker, now, weighs, limits,
+    )  # fmt: skip
+
+
+def told(found: Compared, limited: bool) -> Signals:
+    """What a comparison has found; `limited`: it was given limits."""
+    fits = found.fits if limited else None
+    return Signals(found.numbers, found.values, found.cosine, found.covered, found.met, found.total, found.order, fits)
+
+
+def _read(view: View, question: str, asked: Asked, only: Filter, now: float) -> tuple[
+    Bools, Counter[str], list[list[int]], tuple[bool, ...], Floats | None, int
+]:  # fmt: skip
+    """(which pieces pass, how often the question has each term, of which terms each of its word pieces is part, what it asks for,
+    how well its dates fit each piece, whom it names)"""
+    counted = Counter(terms(question))
+    words = [] if asked.spans is None else _words_of(question, asked.spans, list(counted))
+    asks = tuple(bool(sort.search(question)) for sort in (_WHEN, _NUMBER, _NAME, _YOURS))
+    return view.wanted(only), counted, words, asks, _dated(view, find_dates(question, now)), _named(view, question)
 
 
 @dataclass(frozen=True, slots=True)

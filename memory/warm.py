@@ -24,7 +24,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from memory.asked import Encoding
+from memory.asked import Encoding, Native
 from memory.cube import Cube, Cubes
 from memory.index import INDEXED, embed_pieces, with_vectors
 from memory.late import Asked, packed
@@ -182,7 +182,13 @@ class Warm:
         return Seen(warm.view, warm.embedder)
 
     async def see(
-        self, info: Cube, asked: Encoding, words: str, only: Filter, embedder: Embedder, told: Collection[str] = ()
+        self,
+        info: Cube,
+        asked: Encoding | Native,
+        words: str,
+        only: Filter,
+        embedder: Embedder,
+        told: Collection[str] = (),
     ) -> Seen:
         """The cube as it is at `info`'s revision or later; `told` as in at_hand."""
         if self._keeping is not None:

@@ -1,0 +1,239 @@
+// Threads that embed questions and compare them with a view without Python, so that nobody waits for its lock on the way; whoever
+// waits for an answer is woken by a byte in a pipe. What is passed is kept by the caller until its job is through.
+#include <algorithm>
+#include <cerrno>
+#include <condition_variable>
+#include <csignal>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <set>
+#include <system_error>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include <unistd.h>
+
+extern "C" int64_t memrelay_minilm_run(const void *, const int32_t *, const int64_t *, int64_t, float *, float *);
+extern "C" int64_t memrelay_compare(const void *view, const void *question, const void *found);
+
+namespace {
+
+constexpr int64_t broken = -1, dimensions = 384;
+constexpr int64_t words_at_a_time = 256, texts_at_a_time = 8;  // what is made of them shall stay in the cache
+
+struct Job {
+    int64_t number;
+    const void *model;  // of a question that is embedded, else null
+    const int32_t *ids;
+    int64_t length, axes;
+    float *vector, *pieces;
+    std::shared_ptr<Job> after;
+    const void *view, *question, *found;  // of a comparison, else null
+    bool tells, done = false;
+    int64_t result = 0;
+};
+using Given = std::shared_ptr<Job>;
+
+struct Crew {
+    int pipe;
+    std::mutex lock;
+    std::condition_variable work, made;
+    std::deque<Given> waiting;
+    std::unordered_map<int64_t, Given> passes;  // that are not through
+    std::set<int64_t> failed;                   // passes
+    std::vector<Given> through;
+    std::vector<std::thread> threads;
+    bool told = false, over = false;
+
+    Given add(Job job)
+    {
+        auto given = std::make_shared<Job>(std::move(job));
+        waiting.push_back(given);
+        work.notify_one();
+        return given;
+    }
+
+    // questions that wait for the same model are embedded together: its weights are read once
+    std::vector<Given> take()
+    {
+        std::vector<Given> taken{waiting.front()};
+        waiting.pop_front();
+        int64_t words = taken[0]->length;
+        for (auto at = waiting.begin(); taken[0]->model && at != waiting.end() && taken.size() < texts_at_a_time;) {
+            if ((*at)->model != taken[0]->model || words + (*at)->length > words_at_a_time) {
+                ++at;
+                continue;
+            }
+            words += (*at)->length;
+            taken.push_back(*at);
+            at = waiting.erase(at);
+        }
+        return taken;
+    }
+
+    void end(const std::vector<Given> &jobs)
+    {
+        bool tells = false;
+        for (const Given &job : jobs) {
+            job->done = true;
+            tells = tells || job->tells;
+            if (job->model) {
+                passes.erase(job->number);
+                if (job->result == broken) failed.insert(job->number);
+            }
+            through.push_back(job);
+        }
+        made.notify_all();
+        if (!tells || told) return;
+        told = true;
+        const char byte = 1;
+        while (write(pipe, &byte, 1) < 0 && errno == EINTR) {}
+    }
+
+    void run()
+    {
+        std::unique_lock<std::mutex> held(lock);
+        for (;;) {
+            work.wait(held, [&] { return over || !waiting.empty(); });
+            if (over) return;
+            const std::vector<Given> jobs = take();
+            const Given &first = jobs[0];
+            // what it follows was taken before it, so somebody is at it
+            if (first->after) made.wait(held, [&] { return first->after->done; });
+            held.unlock();
+            if (first->model)
+                embed(jobs);
+            else
+                compare(*first);
+            held.lock();
+            end(jobs);
+        }
+    }
+
+    static void embed(const std::vector<Given> &jobs)
+    {
+        int64_t result = broken;
+        try {
+            std::vector<int64_t> lengths;
+            std::vector<int32_t> ids;
+            for (const Given &job : jobs) {
+                lengths.push_back(job->length);
+                ids.insert(ids.end(), job->ids, job->ids + job->length);
+            }
+            const int64_t axes = jobs[0]->axes;
+            std::vector<float> vectors(jobs.size() * dimensions), pieces(ids.size() * axes);
+            if (!memrelay_minilm_run(jobs[0]->model, ids.data(), lengths.data(), jobs.size(), vectors.data(), pieces.data())) {
+                const float *vector = vectors.data(), *piece = pieces.data();
+                for (const Given &job : jobs) {
+                    std::memcpy(job->vector, vector, dimensions * sizeof(float));
+                    std::memcpy(job->pieces, piece, job->length * axes * sizeof(float));
+                    vector += dimensions;
+                    piece += job->length * axes;
+                }
+                result = 0;
+            }
+        } catch (const std::exception &) {
+        }
+        for (const Given &job : jobs) job->result = result;
+    }
+
+    static void compare(Job &job)
+    {
+        try {
+            if (job.after && job.after->result == broken) job.result = broken;
+            if (job.result != broken && job.view) job.result = memrelay_compare(job.view, job.question, job.found);
+        } catch (const std::exception &) {
+            job.result = broken;
+        }
+    }
+};
+
+}  // namespace
+
+// So many threads; who waits is told by a byte in `pipe`. Null: there are none to be had.
+extern "C" void *memrelay_crew_open(int64_t threads, int64_t pipe)
+{
+    sigset_t every, before;
+    sigfillset(&every);
+    pthread_sigmask(SIG_SETMASK, &every, &before);  // signals are for the thread that Python listens in
+    Crew *crew = nullptr;
+    try {
+        crew = new Crew;
+        crew->pipe = int(pipe);
+        for (int64_t i = 0; i < threads; i++) crew->threads.emplace_back([crew] { crew->run(); });
+    } catch (const std::exception &) {  // with fewer than that, if there is one
+        if (crew && crew->threads.empty()) {
+            delete crew;
+            crew = nullptr;
+        }
+    }
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    return crew;
+}
+
+// Embed a question: `ids` (length) → `vector` (384), `pieces` (length, axes). Nobody is told. 0: it will be done.
+extern "C" int64_t memrelay_crew_embed(void *of, int64_t number, const void *model, const int32_t *ids, int64_t length,
+                                       int64_t axes, float *vector, float *pieces)
+{
+    Crew &crew = *static_cast<Crew *>(of);
+    try {
+        std::lock_guard<std::mutex> held(crew.lock);
+        Job job{number, model, ids, length, axes, vector, pieces, nullptr, nullptr, nullptr, nullptr, false};
+        crew.passes[number] = crew.add(std::move(job));
+        return 0;
+    } catch (const std::exception &) {
+        return broken;
+    }
+}
+
+// Compare a question (see signals.cpp; null: nothing) once the one of number `after` is embedded (0: it is). 0: it will be done.
+extern "C" int64_t memrelay_crew_compare(void *of, int64_t number, int64_t after, const void *view, const void *question,
+                                         const void *found)
+{
+    Crew &crew = *static_cast<Crew *>(of);
+    try {
+        std::lock_guard<std::mutex> held(crew.lock);
+        const auto at = crew.passes.find(after);
+        Job job{number, nullptr, nullptr, 0, 0, nullptr, nullptr, at == crew.passes.end() ? nullptr : at->second, view, question,
+                found, true};
+        if (crew.failed.count(after)) job.result = broken;
+        crew.add(std::move(job));
+        return 0;
+    } catch (const std::exception &) {
+        return broken;
+    }
+}
+
+// Takes up to `most` jobs that are through: their numbers, and what came of them (-1: there was no memory). Returns how many.
+extern "C" int64_t memrelay_crew_through(void *of, int64_t *numbers, int64_t *results, int64_t most)
+{
+    Crew &crew = *static_cast<Crew *>(of);
+    std::lock_guard<std::mutex> held(crew.lock);
+    crew.told = false;
+    const int64_t count = std::min<int64_t>(most, crew.through.size());
+    for (int64_t i = 0; i < count; i++) {
+        numbers[i] = crew.through[i]->number;
+        results[i] = crew.through[i]->result;
+    }
+    crew.through.erase(crew.through.begin(), crew.through.begin() + count);
+    return count;
+}
+
+// Waits for what is being done; what waits is not.
+extern "C" void memrelay_crew_close(void *of)
+{
+    Crew *crew = static_cast<Crew *>(of);
+    {
+        std::lock_guard<std::mutex> held(crew->lock);
+        crew->over = true;
+    }
+    crew->work.notify_all();
+    for (std::thread &thread : crew->threads) thread.join();
+    delete crew;
+}
