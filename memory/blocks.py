@@ -6,6 +6,7 @@ arrays.
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 from collections import Counter
@@ -37,7 +38,9 @@ _NUMBER = re.compile(
 )
 _NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]+|[\"“][^\"”]+[\"”]|《[^》]+》|「[^」]+」")
 _WORD = re.compile(r"\w+")
-MOMENTS = ("time", "at", "valid_from", "valid_to")  # columns of Block.moments
+INTS = ("sessions", "memories", "speakers", "said", "text_bytes", "late_at", "late_lengths")  # rows of Block.ints
+FLOATS = ("lengths", "log_lengths", "times", "at", "valid_from", "valid_to")  # … of Block.floats
+BOOLS = ("known", "active", "user_side", "episodes")  # … of Block.bools
 SHAPES = ("asks", "time", "number", "name")  # columns of Block.shape
 _OVERHEAD = 700  # bytes a piece takes beside its text and its vectors, about
 
@@ -55,13 +58,13 @@ class Codes:
     _called: list[frozenset[str]] = field(default_factory=lambda: [frozenset()])
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def of(self, pieces: Sequence[Piece]) -> tuple[Ints, Ints, Ints]:
+    def of(self, pieces: Sequence[Piece]) -> tuple[list[int], list[int], list[int]]:
         """(session, memory, speaker) of each piece, in numbers."""
         with self._lock:
             sessions = [self.sessions.setdefault(piece.session, len(self.sessions)) for piece in pieces]
             memories = [self.memories.setdefault(piece.memory, len(self.memories)) for piece in pieces]
             speakers = [self._speaker(piece.speaker) for piece in pieces]
-        return np.array(sessions, np.int64), np.array(memories, np.int64), np.array(speakers, np.int64)
+        return sessions, memories, speakers
 
     def of_words(self, words: Iterable[str]) -> list[int]:
         """The words in numbers."""
@@ -82,17 +85,17 @@ class Codes:
         codes = Codes()
         with self._lock:
             # the empty name is 0 everywhere
-            codes.sessions, sessions = _kept(self.sessions, np.append(block.sessions, 0))
-            codes.speakers, speakers = _kept(self.speakers, np.append(block.speakers, 0))
-            codes.memories, memories = _kept(self.memories, block.memories)
+            codes.sessions, sessions = _kept(self.sessions, np.append(block.ints[0], 0))
+            codes.speakers, speakers = _kept(self.speakers, np.append(block.ints[2], 0))
+            codes.memories, memories = _kept(self.memories, block.ints[1])
             codes.words, words = _kept(self.words, block.words.codes)
             codes.labels, labels = _kept(self.labels, block.labels.codes)
         codes._called = [frozenset(_WORD.findall(fold(name))) for name in codes.speakers]
+        ints = block.ints.copy()
+        ints[:3] = sessions[:-1], memories, speakers[:-1]
         return codes, replace(
             block,
-            sessions=sessions[:-1],
-            speakers=speakers[:-1],
-            memories=memories,
+            ints=ints,
             words=replace(block.words, codes=words.astype(np.int32)),  # still in order: none overtakes another
             labels=replace(block.labels, codes=labels.astype(np.int32)),
         )
@@ -139,8 +142,8 @@ class Entries:
 
     def at(self, code: int) -> slice:
         """The entries of a code."""
-        low, high = np.searchsorted(self.codes, np.array([code, code + 1], np.int32))
-        return slice(int(low), int(high))
+        low, high = self.codes.searchsorted(np.array([code, code + 1], np.int32)).tolist()
+        return slice(low, high)
 
     @property
     def nbytes(self) -> int:
@@ -150,35 +153,25 @@ class Entries:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """n pieces as parallel arrays. Rows of `vectors` are zero where `known` is False; the word pieces of piece i are rows
-    starts[i] to starts[i + 1] of `late`, which lie at the address late_at[i]; `said` is the same number for the same words;
-    `text_bytes` about what each text takes. The pieces themselves bear no vectors."""
+    """n pieces as parallel arrays, those of one type as the rows of one. Rows of `vectors` are zero where `known` is False; the
+    word pieces of piece i are rows starts[i] to starts[i + 1] of `late`, which lie at the address late_at[i]; `said` is the same
+    number for the same words; `text_bytes` about what each text takes. The pieces themselves bear no vectors."""
 
     pieces: tuple[Piece, ...]
     vectors: NDArray[np.float32]
-    known: Bools
-    said: Ints
     late: NDArray[np.int8]
     starts: Ints
-    late_at: Ints
     words: Entries
     labels: Entries
-    lengths: Floats
-    text_bytes: Ints
-    shape: NDArray[np.float32]
-    sessions: Ints
-    memories: Ints
-    speakers: Ints
-    moments: Floats
-    active: Bools
-    user_side: Bools
-    episodes: Bools
+    ints: Ints  # (INTS, n)
+    floats: Floats  # (FLOATS, n)
+    bools: Bools  # (BOOLS, n)
+    shape: NDArray[np.float32]  # (n, SHAPES)
 
     @staticmethod
     def of(pieces: Sequence[Piece], codes: Codes, dimensions: int) -> Block:
         """The pieces as arrays."""
         n = len(pieces)
-        known = np.array([piece.vector is not None for piece in pieces], bool)
         vectors = np.zeros((n, dimensions), np.float32)
         for i, piece in enumerate(pieces):
             if piece.vector is not None:
@@ -186,60 +179,64 @@ class Block:
         late = [piece.late for piece in pieces if piece.late is not None and len(piece.late)]
         sizes = [0 if piece.late is None else len(piece.late) for piece in pieces]
         rows = np.concatenate(late) if late else np.zeros((0, 0), np.int8)
-        starts = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
+        starts = np.array([0, *itertools.accumulate(sizes)], np.int64)
         reads = [_read(piece.text) for piece in pieces]
-        sessions, memories, speakers = codes.of(pieces)
+        lengths = [len(words) for words, _, _ in reads]
+        said, text_bytes = [said for _, _, said in reads], [3 * len(piece.text) for piece in pieces]
         bare = (replace(piece, vector=None, late=None) if piece.vector is not None or piece.late is not None else piece
                 for piece in pieces)  # fmt: skip
-        return Block(
+        floats = [
+            lengths, [0.0] * n, [piece.time for piece in pieces], [piece.at for piece in pieces],
+            [piece.valid_from for piece in pieces], [piece.valid_to for piece in pieces],
+        ]  # fmt: skip
+        bools = [
+            [piece.vector is not None for piece in pieces], [piece.status == "active" for piece in pieces],
+            [piece.side == "user" for piece in pieces], [piece.kind == "episode" for piece in pieces],
+        ]  # fmt: skip
+        block = Block(
             pieces=tuple(bare),
             vectors=vectors,
-            known=known,
-            said=np.array([said for _, _, said in reads], np.int64),
             late=rows,
             starts=starts,
-            late_at=_addresses(rows, starts),
             words=_words(reads, codes),
             labels=_labels(pieces, codes),
-            lengths=np.array([len(words) for words, _, _ in reads], float),
-            text_bytes=np.array([3 * len(piece.text) for piece in pieces], np.int64),
+            ints=np.array([*codes.of(pieces), said, text_bytes, [0] * n, sizes], np.int64),
+            floats=np.array(floats, np.float64),
+            bools=np.array(bools, bool),
             shape=np.array([shape for _, shape, _ in reads], np.float32).reshape(n, len(SHAPES)),
-            sessions=sessions,
-            memories=memories,
-            speakers=speakers,
-            moments=np.array([[getattr(piece, name) for name in MOMENTS] for piece in pieces], float).reshape(n, 4),
-            active=np.array([piece.status == "active" for piece in pieces], bool),
-            user_side=np.array([piece.side == "user" for piece in pieces], bool),
-            episodes=np.array([piece.kind == "episode" for piece in pieces], bool),
         )
+        np.log1p(block.floats[0], out=block.floats[1])
+        _lay(block)
+        return block
 
     @staticmethod
     def joined(parts: Sequence[tuple[Block, Ints]]) -> Block:
         """One block of these rows of each, in this order."""
-        first = parts[0][0]
-        arrays: dict[str, Any] = {
-            name: np.concatenate([getattr(block, name)[kept] for block, kept in parts]) for name in _BY_ROW
-        }
         late = [block.late[_spans(block.starts, kept)] for block, kept in parts]
-        filled = [rows for rows in late if len(rows)] or [first.late[:0]]
-        rows = np.concatenate(filled)
-        sizes = np.concatenate([np.diff(block.starts)[kept] for block, kept in parts])
-        starts = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
+        rows = np.concatenate([rows for rows in late if len(rows)] or [parts[0][0].late[:0]])
         places, low = [], 0
         for block, kept in parts:
             place = np.full(len(block.pieces), -1, np.int64)
             place[kept] = np.arange(low, low + len(kept))
             places.append(place)
             low += len(kept)
-        return Block(
+        ints = np.concatenate([block.ints[:, kept] for block, kept in parts], axis=1)
+        starts = np.zeros(low + 1, np.int64)
+        np.cumsum(ints[_LATE_LENGTHS], out=starts[1:])
+        joined = Block(
             pieces=tuple(block.pieces[i] for block, kept in parts for i in kept.tolist()),
+            vectors=np.concatenate([block.vectors[kept] for block, kept in parts]),
             late=rows,
             starts=starts,
-            late_at=_addresses(rows, starts),
             words=Entries.joined([(block.words, place) for (block, _), place in zip(parts, places, strict=True)]),
             labels=Entries.joined([(block.labels, place) for (block, _), place in zip(parts, places, strict=True)]),
-            **arrays,
+            ints=ints,
+            floats=np.concatenate([block.floats[:, kept] for block, kept in parts], axis=1),
+            bools=np.concatenate([block.bools[:, kept] for block, kept in parts], axis=1),
+            shape=np.concatenate([block.shape[kept] for block, kept in parts]),
         )
+        _lay(joined)
+        return joined
 
     def __len__(self) -> int:
         return len(self.pieces)
@@ -248,24 +245,32 @@ class Block:
     def size(self) -> int:
         """About how many bytes it takes."""
         arrays = self.vectors.nbytes + self.late.nbytes + self.words.nbytes + self.labels.nbytes
-        return arrays + int(self.text_bytes.sum()) + _OVERHEAD * len(self.pieces)
+        return arrays + int(self.ints[_TEXT_BYTES].sum()) + _OVERHEAD * len(self.pieces)
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """How many pieces it has, where their vectors lie, how many words, and where their codes, rows and numbers lie."""
+        words = self.words
+        return (
+            len(self.pieces), self.vectors.ctypes.data, len(words.codes), words.codes.ctypes.data, words.rows.ctypes.data,
+            words.often.ctypes.data,
+        )  # fmt: skip
 
     def piece(self, row: int) -> Piece:
         """A piece with its vectors, which are windows on these arrays."""
         start, end = self.starts[row : row + 2].tolist()
-        vector = self.vectors[row] if self.known[row] else None
+        vector = self.vectors[row] if self.bools[_KNOWN, row] else None
         return replace(self.pieces[row], vector=vector, late=self.late[start:end] if end > start else None)
 
 
-_BY_ROW = (
-    "vectors", "known", "said", "lengths", "text_bytes", "shape", "sessions", "memories", "speakers", "moments", "active",
-    "user_side", "episodes",
-)  # fmt: skip
+_TEXT_BYTES, _LATE_AT, _LATE_LENGTHS = (INTS.index(name) for name in ("text_bytes", "late_at", "late_lengths"))
+_KNOWN = BOOLS.index("known")
 
 
-def _addresses(rows: NDArray[np.int8], starts: Ints) -> Ints:
-    found: Ints = rows.ctypes.data + starts[:-1] * rows.shape[1]
-    return found
+def _lay(block: Block) -> None:
+    """Say where its word pieces lie."""
+    np.multiply(block.starts[:-1], block.late.shape[1], out=block.ints[_LATE_AT])
+    block.ints[_LATE_AT] += block.late.ctypes.data
 
 
 def _spans(starts: Ints, kept: Ints) -> Ints:

@@ -91,10 +91,11 @@ class Layout:
     dimensions: int
 
     @staticmethod
-    def of(numbers: Sequence[int], arrays: Sequence[NDArray[np.generic]], blocks: Sequence[Sequence[int]]) -> Layout:
-        """`numbers`: (pieces, memories, dimensions, width of the word pieces); of each block what it consists of."""
+    def of(numbers: Sequence[int], arrays: Sequence[int], blocks: Sequence[Sequence[int]]) -> Layout:
+        """`numbers`: (pieces, memories, dimensions, width of the word pieces); where the `arrays` lie; of each block what it is
+        made of."""
         laid = np.array(blocks, np.int64)
-        view = np.array([*numbers, len(blocks), laid.ctypes.data, *(array.ctypes.data for array in arrays)], np.int64)
+        view = np.array([*numbers, len(blocks), laid.ctypes.data, *arrays], np.int64)
         return Layout(view, laid, numbers[0], numbers[2])
 
 

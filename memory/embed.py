@@ -186,7 +186,8 @@ class CompiledEmbedder(_Default):
         if len(text) > _QUICK:
             return None
         encoded = self._tokenizer.encode(text)
-        inside, offsets = _inside(encoded), encoded.offsets
+        offsets = encoded.offsets  # made at each look
+        inside = [i for i, (start, end) in enumerate(offsets) if end > start]
         if not inside or inside[-1] - inside[0] != len(inside) - 1:
             return None
         part = slice(inside[0], inside[-1] + 1)

@@ -241,4 +241,4 @@ def _unknown_names(view: View, question: str) -> float:
     asked = [name for name in names if name and name[0] not in _CALENDAR]
     if not asked:
         return 0.0
-    return sum(not any(len(view.postings(word)[0]) for word in name) for name in asked) / len(asked)
+    return sum(not any(map(view.bears, name)) for name in asked) / len(asked)

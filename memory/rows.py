@@ -81,12 +81,14 @@ class Rows:
         kept = await self._current(cube, make=self._budget > 0)
         if kept is None:
             return await self._memories.by_ids(cube, ids)
-        found = {memory: kept.memories[memory] for memory in ids if memory in kept.memories}
+        known, newest = kept.memories.get, kept.memories.move_to_end
+        found = {memory: here for memory in ids if (here := known(memory)) is not None}
         for memory in found:
-            kept.memories.move_to_end(memory)
-        used = kept.ahead & found.keys()
-        kept.ahead -= used
-        self._counted(Count(used=len(used), saved_s=len(used) * self._row_s))
+            newest(memory)
+        if kept.ahead:
+            used = kept.ahead & found.keys()
+            kept.ahead -= used
+            self._counted(Count(used=len(used), saved_s=len(used) * self._row_s))
         rev = kept.rev
         read = await self._read(cube, [memory for memory in ids if memory not in found])
         self._keep(cube, kept, rev, read)

@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Collection, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,38 +21,33 @@ from memory.late import best_matches
 from memory.store import Filter, Piece
 from memory.words import fold
 
+Chains = tuple[Ints, Ints]  # by memory: which stands before it, and which after
+_ARRAYS = ("ints", "floats", "bools")
+_FEW = 8  # memories, or sessions, that are looked for one by one
 MERGE = 512  # pieces beside the first block beyond which all become one
 
 
 class View:
     """What is known of a cube at one revision. Piece i of block b has the number bounds[b] + i."""
 
-    def __init__(self, blocks: Sequence[Block], alive: Bools, codes: Codes) -> None:
+    def __init__(self, blocks: Sequence[Block], alive: Bools, codes: Codes, *, chains: Chains | None = None) -> None:
+        """`chains`: what `_chains` would find, for who knows."""
         self.blocks = tuple(blocks)
         self.bounds: Ints = np.cumsum([0, *(len(block) for block in blocks)], dtype=np.int64)
         self.alive = alive
         self.codes = codes
-        self.sessions = np.concatenate([block.sessions for block in blocks])
-        self.memories = np.concatenate([block.memories for block in blocks])
-        self.speakers = np.concatenate([block.speakers for block in blocks])
-        self.lengths = np.concatenate([block.lengths for block in blocks])
-        self.log_lengths = np.log1p(self.lengths)
+        ints, floats, bools = (_side_by_side([getattr(block, kind) for block in blocks]) for kind in _ARRAYS)
+        self._ints, self._floats, self._bools = ints, floats, bools
+        self.sessions, self.memories, self.speakers, self.said, _, _, self._late_lengths = ints
+        self.lengths, self.log_lengths, self.times, self.at, self.valid_from, self.valid_to = floats
+        self.known, self.active, self.user_side, self.episodes = bools
         self.shape = np.concatenate([block.shape for block in blocks])
-        self.known = np.concatenate([block.known for block in blocks])
-        self.said = np.concatenate([block.said for block in blocks])
-        self.active = np.concatenate([block.active for block in blocks])
-        self.user_side = np.concatenate([block.user_side for block in blocks])
-        self.episodes = np.concatenate([block.episodes for block in blocks])
         # of the word pieces; 0: there are none, or those of several embedders
         widths = {block.late.shape[1] for block in blocks if len(block.late)}
         self.late_width = widths.pop() if len(widths) == 1 else 0
-        self._late_at = np.concatenate([block.late_at for block in blocks])
-        self._late_lengths = np.concatenate([np.diff(block.starts) for block in blocks])
-        moments = np.concatenate([block.moments for block in blocks])
-        self.times, self.at, self.valid_from, self.valid_to = np.ascontiguousarray(moments.T)
         self.pieces = [*itertools.chain.from_iterable(block.pieces for block in blocks)]
         self.size = sum(block.size for block in blocks)
-        self.before, self.after = self._chains()
+        self.before, self.after = self._chains() if chains is None else chains
 
     @staticmethod
     def of(pieces: Sequence[Piece], dimensions: int) -> View:
@@ -63,7 +59,9 @@ class View:
         """Another view without the pieces of the memories `gone` and with the `new` ones."""
         alive = self.alive.copy()
         numbers = [self.codes.memories[memory] for memory in gone if memory in self.codes.memories]
-        if numbers:
+        for number in numbers if len(numbers) <= _FEW else ():
+            alive[self.memories == number] = False
+        if len(numbers) > _FEW:
             alive &= ~np.isin(self.memories, numbers)
         count = len(new)
         fresh = Block.of(new, self.codes, dimensions)
@@ -76,7 +74,12 @@ class View:
             last, count = last - 1, count + here
         small = self._from(last, alive, fresh)
         living = np.concatenate((alive[: self.bounds[last]], np.ones(len(small), bool)))
-        return View([*self.blocks[:last], small], living, self.codes)
+        touched = {*self.sessions[self.alive & ~alive].tolist(), *fresh.ints[0].tolist()}
+        chains = self._without(touched) if len(touched) <= _FEW else None
+        view = View([*self.blocks[:last], small], living, self.codes, chains=chains)
+        if chains is not None:
+            view._chain(*chains, np.logical_or.reduce([view.sessions == session for session in touched]))
+        return view
 
     def merges(self, more: int) -> bool:
         """Whether all blocks become one when so many pieces come, which takes long."""
@@ -98,18 +101,14 @@ class View:
     @cached_property
     def layout(self) -> Layout:
         """Where its arrays lie."""
+        session, memory, speaker, said, _, late_at, late_lengths = _places(self._ints)
+        lengths, log_lengths, times, *_ = _places(self._floats)
+        known, _, user_side, episodes = _places(self._bools)
         arrays = (
-            self.memories, self.sessions, self.speakers, self.said, self.before, self.after, self.known,
-            self.episodes, self.user_side, self.lengths,
-            self.log_lengths, self.times, self.shape, self._late_at, self._late_lengths,
+            memory, session, speaker, said, self.before.ctypes.data, self.after.ctypes.data, known, episodes, user_side,
+            lengths, log_lengths, times, self.shape.ctypes.data, late_at, late_lengths,
         )  # fmt: skip
-        blocks = [
-            (
-                low, len(block), block.vectors.ctypes.data, len(block.words.codes), block.words.codes.ctypes.data,
-                block.words.rows.ctypes.data, block.words.often.ctypes.data,
-            )
-            for low, block in zip(self.bounds.tolist(), self.blocks, strict=False)
-        ]  # fmt: skip
+        blocks = [(low, *block.places) for low, block in zip(self.bounds.tolist(), self.blocks, strict=False)]
         numbers = len(self.pieces), len(self.before) - 1, self.dimensions, self.late_width
         return Layout.of(numbers, arrays, blocks)
 
@@ -214,6 +213,17 @@ class View:
         living = self.alive[where]
         return where[living], often[living]
 
+    def bears(self, word: str) -> bool:
+        """Whether a living piece has the word."""
+        code = self.codes.words.get(word)
+        if code is None:
+            return False
+        for low, block in zip(self.bounds.tolist(), self.blocks, strict=False):
+            rows = block.words.rows[block.words.at(code)]
+            if len(rows) and self.alive[rows + low].any():
+                return True
+        return False
+
     def matches(self, numbers: Ints, asked: NDArray[np.float32]) -> tuple[NDArray[np.float32], Ints]:
         """(of each piece asked (m, late) the best cosine with a word piece of each of these pieces that have any (k, m), which of
         the numbers have)"""
@@ -231,11 +241,27 @@ class View:
         rows = [(self.blocks[block], i) for block, i in zip(inside.tolist(), at, strict=True)]
         return np.concatenate([block.late[block.starts[i] : block.starts[i + 1]] for block, i in rows])
 
-    def _chains(self) -> tuple[Ints, Ints]:
+    def _chains(self) -> Chains:
         """By memory code: which episode of the same session was said before it, and which after; -1: none."""
         before = np.full(len(self.codes.memories) + 1, -1, np.int64)
         after = before.copy()
-        here = np.flatnonzero(self.alive & self.episodes & (self.sessions > 0))
+        self._chain(before, after, None)
+        return before, after
+
+    def _without(self, sessions: Collection[int]) -> Chains:
+        """The same as it is now, with room for memories that are new, and without these sessions."""
+        before = np.full(len(self.codes.memories) + 1, -1, np.int64)
+        after = before.copy()
+        before[: len(self.before) - 1], after[: len(self.after) - 1] = self.before[:-1], self.after[:-1]
+        for session in sessions:
+            here = self.memories[self.sessions == session]
+            before[here] = after[here] = -1
+        return before, after
+
+    def _chain(self, before: Ints, after: Ints, within: Bools | None) -> None:
+        """Put down the episodes of all sessions, or of those pieces `within`."""
+        among = self.alive & self.episodes & (self.sessions > 0)
+        here = np.flatnonzero(among if within is None else among & within)
         if len(here):
             memories, first = np.unique(self.memories[here], return_index=True)
             sessions, times = self.sessions[here][first], self.times[here][first]
@@ -244,4 +270,13 @@ class View:
             same = sessions[left] == sessions[right]
             before[memories[right[same]]] = memories[left[same]]
             after[memories[left[same]]] = memories[right[same]]
-        return before, after
+
+
+def _places(array: NDArray[Any]) -> list[int]:
+    """Where each of its rows lies."""
+    start, step = array.ctypes.data, array.strides[0]
+    return [start + step * row for row in range(len(array))]
+
+
+def _side_by_side(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=1)

@@ -123,8 +123,10 @@ class Metrics:
     def rows_read_ahead(self, count: Count) -> None:
         """Count what became of memories that were read ahead."""
         for outcome, number in (("used", count.used), ("unused", count.unused), ("stale", count.stale)):
-            self.read_ahead.labels(outcome).inc(number)
-        self.prefetch_saved.labels("rows").inc(count.saved_s)
+            if number:
+                self.read_ahead.labels(outcome).inc(number)
+        if count.saved_s:
+            self.prefetch_saved.labels("rows").inc(count.saved_s)
 
 
 class ExecutorMetrics:

@@ -165,19 +165,26 @@ async def _filled(config: Config, options: Options, progress: Progress) -> list[
     return secrets
 
 
-def _talk(asks: Iterator[str], model: str = "quick", **more: Any) -> Iterator[bytes]:
-    """The requests of one conversation after another, each with its history. No question comes again before memrelay has
-    forgotten its vectors."""
+def _talk(asks: Iterator[str], model: str = "quick", **more: Any) -> Iterator[list[bytes]]:
+    """One conversation after another, each as its requests, which bring their history. No question comes again before memrelay
+    has forgotten its vectors."""
     for number in itertools.count():
         messages = [{"role": "system", "content": f"You are a helpful assistant. Conversation {number}."}]
+        requests = []
         for question in itertools.islice(asks, ROUNDS):
             messages.append({"role": "user", "content": question})
-            yield msgspec.json.encode({"model": model, "messages": messages, **more})
+            requests.append(msgspec.json.encode({"model": model, "messages": messages, **more}))
             messages.append({"role": "assistant", "content": ANSWER})
+        yield requests
 
 
 async def _turn(
-    side: Side, number: int, talk: Iterator[bytes], quick: Iterator[bytes], options: Options, seen: _Seen
+    side: Side,
+    number: int,
+    talk: Iterator[list[bytes]],
+    quick: Iterator[list[bytes]],
+    options: Options,
+    seen: _Seen,
 ) -> None:
     await _one_by_one(side, number, talk, ROUNDS)  # its cube is loaded
     seen.alone += await _one_by_one(side, number, talk, options.alone)
@@ -198,16 +205,19 @@ async def _turn(
     seen.behind_s += side.behind_s() - behind
 
 
-async def _one_by_one(side: Side, number: int, talk: Iterator[bytes], requests: int) -> list[float]:
-    """Seconds of each, as the user of this number."""
-    connection = _connection(side, number)
+async def _one_by_one(side: Side, number: int, talk: Iterator[list[bytes]], requests: int) -> list[float]:
+    """Seconds of each, as the user of this number. The last conversation may be cut short."""
+    connection, found = _connection(side, number), list[float]()
     try:
-        return [await _asked(connection, next(talk)) for _ in range(requests)]
+        while len(found) < requests:
+            for body in next(talk)[: requests - len(found)]:
+                found.append(await _asked(connection, body))
+        return found
     finally:
         connection.close()
 
 
-async def _together(side: Side, number: int, talk: Iterator[bytes], seconds: float) -> tuple[int, float]:
+async def _together(side: Side, number: int, talk: Iterator[list[bytes]], seconds: float) -> tuple[int, float]:
     """(requests, seconds) of CONCURRENCY chats of one user at a time."""
     began, done = time.perf_counter(), 0
 
@@ -215,7 +225,7 @@ async def _together(side: Side, number: int, talk: Iterator[bytes], seconds: flo
         nonlocal done
         connection = _connection(side, number)
         while time.perf_counter() - began < seconds:
-            for body in [next(talk) for _ in range(ROUNDS)]:
+            for body in next(talk):
                 await _asked(connection, body)
                 done += 1
         connection.close()
@@ -255,7 +265,7 @@ async def _rest(side: Side) -> None:
             return
 
 
-async def _streamed(side: Side, paced: Iterator[bytes], seen: _Seen) -> None:
+async def _streamed(side: Side, paced: Iterator[list[bytes]], seen: _Seen) -> None:
     """HELD paced streams; a request's own CPU, measured before, is taken off."""
     before = side.cpu_s()
     held = await _hold(side, paced, HELD)
@@ -265,9 +275,9 @@ async def _streamed(side: Side, paced: Iterator[bytes], seen: _Seen) -> None:
     seen.chunk_cpu_ms = round(1000 * max(side.cpu_s() - before - own, 0.0) / held.frames, 4)
 
 
-async def _hold(side: Side, paced: Iterator[bytes], streams: int) -> Held:
+async def _hold(side: Side, paced: Iterator[list[bytes]], streams: int) -> Held:
     """So many streams at once. Raises LoadFailed when a frame is lost or out of order."""
-    bodies = [next(paced) for _ in range(streams * ROUNDS)][::ROUNDS]  # opening questions
+    bodies = [next(paced)[0] for _ in range(streams)]
     connections = [_connection(side, 0) for _ in range(streams)]
 
     async def one(number: int) -> Held:

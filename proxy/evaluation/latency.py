@@ -7,6 +7,7 @@ Texts and questions are made up, drawn with a fixed seed. The time of ours is al
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from collections import defaultdict
@@ -49,6 +50,7 @@ _WHERE = (
         "|"
     )
 )
+_ASKED = "do with|pay for|say about|plan for|like about|hear of".split("|")
 _WHY = "because it was broken|for a birthday|on a whim|after a long argument|to save money|before the trip".split("|")
 
 Progress = Callable[[str, int, int], None]
@@ -148,7 +150,8 @@ def questions(n: int) -> list[str]:
 
 def every_question() -> list[str]:
     """All of them that there are, each once, in an order that stays the same."""
-    found = [f"What did {who} and I do with {what} {where}?" for who in _WHO for what in _WHAT for where in _WHERE]
+    parts = itertools.product(_WHO, _ASKED, _WHAT, _WHERE)
+    found = [f"What did {who} and I {asked} {what} {where}?" for who, asked, what, where in parts]
     random.Random(3).shuffle(found)
     return found
 
