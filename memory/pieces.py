@@ -93,5 +93,8 @@ def passage_of(memory: Memory, piece: str) -> tuple[str, str]:
     """(side, the passage's own text) of one of the memory's pieces."""
     place = piece.rpartition(":")[2]
     side, number = "assistant" if place[0] == "a" else "user", int(place[1:])
-    parts = passages(memory.answer if side == "assistant" else memory.text)
+    text = memory.answer if side == "assistant" else memory.text
+    if len(text) <= PASSAGE:  # nearly all
+        return side, "" if number else text.strip()
+    parts = passages(text)
     return side, parts[number] if number < len(parts) else ""

@@ -79,6 +79,7 @@ class Echo:
 
 
 NO_ECHO = Echo({}, None)
+_ALL = Filter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,17 +262,25 @@ class Retriever:
         hits: list[Hit] = []
         texts: set[int] = set()
         tried: set[tuple[str, str]] = set()
-        pieces, step = view.pieces, max(question.limit, 1) + MORE
+        pieces, step, seen, plain = view.pieces, max(question.limit, 1) + MORE, question.seen, question.only == _ALL
         for start in range(0, len(ranked), step):
             best: dict[tuple[str, str], int] = {}
             pairs = ranked.part(start, start + step)
             for place, (number, _) in enumerate(pairs):
                 piece = pieces[number]
-                best.setdefault((piece.memory, piece.side), place)
+                if (key := (piece.memory, piece.side)) not in best:
+                    best[key] = place
             memories = await self._rows.by_ids(cube, {memory for memory, _ in best})
             for (memory_id, side), place in best.items():
                 memory = memories.get(memory_id)
-                if memory is None or (memory_id, side) in tried or not self._wanted(memory, question):
+                if memory is None or (memory_id, side) in tried:
+                    continue
+                if plain:  # nearly always; this is done for forty memories a question
+                    if memory.status is not Status.ACTIVE or (
+                        seen and memory.kind is Kind.EPISODE and self.digest_of(memory) in seen
+                    ):
+                        continue
+                elif not self._wanted(memory, question):
                     continue
                 number, score = pairs[place]
                 _, passage = passage_of(memory, pieces[number].id)

@@ -75,7 +75,7 @@ _AT = sa.select(db.blocks).where(
 _BEGUN = sa.select(db.sessions).where(db.sessions.c.cube == _CUBE, db.sessions.c.session == sa.bindparam("session"))
 
 _TABLES = (db.blocks, db.sessions, db.links)
-_INSERT = {table: made_once(sa.insert(table)) for table in _TABLES}
+_INSERT = {table: made_once(sa.insert(table).prefix_with("OR REPLACE", dialect="sqlite")) for table in _TABLES}
 _DELETE = {
     table: made_once(
         sa.delete(table).where(*(column == sa.bindparam(f"this_{column.name}") for column in table.primary_key))
@@ -157,7 +157,8 @@ class Blocks:
                 return  # forgotten, or replaced, before it was written
             if not await all_there(connection, key["cube"], values.get("memories", ())):
                 return  # another process has erased what it shows
-            await connection.execute(_DELETE[table], {f"this_{name}": part for name, part in key.items()})
+            if not self._database.sqlite:  # which replaces it itself
+                await connection.execute(_DELETE[table], {f"this_{name}": part for name, part in key.items()})
             await connection.execute(_INSERT[table], {**key, **values})
 
         try:

@@ -111,8 +111,12 @@ def recall_block(
     budget -= sum(tokens(line) for _, line in agenda)
     hits = [hit for hit in hits if hit.memory.id not in told]
     changed = [memory for memory in changed if memory.id not in told]
-    entries = [(memory, _standing_line(memory), math.inf) for memory in changed if _is_open(memory)]
-    entries += [(hit.memory, line := _hit_line(hit), hit.score - PER_TOKEN * tokens(line)) for hit in hits]
+    entries = [
+        (memory, line := _standing_line(memory), tokens(line), math.inf) for memory in changed if _is_open(memory)
+    ]
+    for hit in hits:
+        takes = tokens(line := _hit_line(hit))
+        entries.append((hit.memory, line, takes, hit.score - PER_TOKEN * takes))
     chosen: set[int] = set()
     learned: list[int] = []  # of these, those that are no turns
     used = 0
@@ -121,8 +125,8 @@ def recall_block(
     def plain(place: int) -> str:
         return _plain(entries[place][1])
 
-    for place in sorted(range(len(entries)), key=lambda place: -entries[place][2]):
-        memory, line, _ = entries[place]
+    for place in sorted(range(len(entries)), key=lambda place: -entries[place][3]):
+        memory, _, cost, _ = entries[place]
         if repeats_others(memory):
             continue
         is_turn = memory.kind is Kind.EPISODE
@@ -130,7 +134,7 @@ def recall_block(
         if not is_turn and any(words in plain(other) for other in chosen):
             continue  # a turn that is shown already says it
         within = [other for other in learned if _plain(entries[other][0].text) in plain(place)]
-        cost = tokens(line) - sum(tokens(entries[other][1]) for other in within)
+        cost -= sum(entries[other][2] for other in within)
         if used + cost > budget:
             continue
         chosen.difference_update(within)  # it says what some of the shown ones do

@@ -41,7 +41,7 @@ EVENTS = (
     FEEDBACK_GIVEN, CUBE_ERASED, CUBE_FUSED, CLOCK,
 )  # fmt: skip
 _PATIENCE_S = 3.0  # so long who waits for a job to be put in waits for the queue
-_SPACING_S = 0.3  # between two jobs of one trigger in one cube that chats have set off
+_SPACING_S = 1.0  # between two jobs of one trigger in one cube that chats have set off
 _MOVES = 30  # times within its debounce a waiting job is moved back
 _SETTLES_S = 3.0  # after a change; then what a session begins with is read ahead
 _REMEMBERED = 4096  # jobs by which it is noticed that a put was joined to one that waits
