@@ -17,7 +17,7 @@ OPENWEBUI := .cache/openwebui
 install: $(STAMP)
 
 # torch first: with it in place nothing else asks for another build of it
-$(STAMP): pyproject.toml constraints.txt memory/maxsim.cpp memory/signals.cpp memory/minilm.cpp memory/amx.h
+$(STAMP): pyproject.toml constraints.txt memory/maxsim.cpp memory/signals.cpp memory/minilm.cpp memory/crew.cpp memory/amx.h
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -q -c constraints.txt torch
 	$(PIP) install -q -c constraints.txt -e '.[providers,local,lora,dev]'

@@ -154,11 +154,11 @@ class Comparison:
         self, layout: Layout, mask: Bools, vector: NDArray[np.float32], terms: Mapping[str, int], codes: Mapping[str, int],
         closely: Closely, pieces: NDArray[np.float32] | None, scale: float, words: Sequence[Sequence[int]],
         flags: Sequence[bool], dated: Floats | None, speaker: int, now: float, table: NDArray[np.float32],
-        limits: Limits | None,
+        limits: Limits | None, keeps: object,
     ) -> None:  # fmt: skip
         """See signals.py. `terms`: how often the question has each word; `codes`: the view's number of each; `words`: for each of
         its `pieces` which of the terms are the word that it belongs to; `table`: what each signal weighs; without `limits` `fits`
-        means nothing. Raises ValueError for vectors of other lengths than the view's."""
+        means nothing; `keeps`: the view itself. Raises ValueError for vectors of other lengths than the view's."""
         size = layout.pieces
         given = [(codes.get(word, -1), any(c.isdigit() for c in word), times) for word, times in terms.items()]
         asked = np.array(given, _TERM)
@@ -188,7 +188,7 @@ class Comparison:
         found = _Found(numbers, values, cosine, covered, met, total, order, fits, rarity)
         self._size, self._columns, self._terms, self._room = size, len(table), len(asked), room
         self._question, self._found = question, found
-        self._keeps = layout, mask, vector, asked, pieces, word_of, word_ends, dated, table, limits
+        self._keeps = keeps, layout, mask, vector, asked, pieces, word_of, word_ends, dated, table, limits
         self.addresses = _at(layout.view), ctypes.addressof(question), ctypes.addressof(found)
 
     def run(self) -> Compared:

@@ -97,5 +97,6 @@ class Crew:
         for end in self._pipe:
             os.close(end)
         for waits in self._waits.values():
-            waits.cancel()
+            if not waits.done():
+                waits.set_exception(RuntimeError("the crew is closed"))
         self._waits.clear()

@@ -116,7 +116,7 @@ def comparison(
     weighs = _EVEN if table is None else table
     return Comparison(
         view.layout, mask, asked.vector, counted, view.codes.words, _CLOSELY, asked.pieces, SCALE, words, asks, dated,
-        speaker, now, weighs, limits,
+        speaker, now, weighs, limits, view,
     )  # fmt: skip
 
 

@@ -254,7 +254,7 @@ class View:
         after = before.copy()
         before[: len(self.before) - 1], after[: len(self.after) - 1] = self.before[:-1], self.after[:-1]
         for session in sessions:
-            here = self.memories[self.sessions == session]
+            here = self.memories[self.alive & (self.sessions == session)]
             before[here] = after[here] = -1
         return before, after
 
