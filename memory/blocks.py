@@ -220,7 +220,7 @@ class Block:
             place[kept] = np.arange(low, low + len(kept))
             places.append(place)
             low += len(kept)
-        ints = np.concatenate([block.ints[:, kept] for block, kept in parts], axis=1)
+        ints = side_by_side([block.ints[:, kept] for block, kept in parts])
         starts = np.zeros(low + 1, np.int64)
         np.cumsum(ints[_LATE_LENGTHS], out=starts[1:])
         joined = Block(
@@ -231,8 +231,8 @@ class Block:
             words=Entries.joined([(block.words, place) for (block, _), place in zip(parts, places, strict=True)]),
             labels=Entries.joined([(block.labels, place) for (block, _), place in zip(parts, places, strict=True)]),
             ints=ints,
-            floats=np.concatenate([block.floats[:, kept] for block, kept in parts], axis=1),
-            bools=np.concatenate([block.bools[:, kept] for block, kept in parts], axis=1),
+            floats=side_by_side([block.floats[:, kept] for block, kept in parts]),
+            bools=side_by_side([block.bools[:, kept] for block, kept in parts]),
             shape=np.concatenate([block.shape[kept] for block, kept in parts]),
         )
         _lay(joined)
@@ -265,6 +265,12 @@ class Block:
 
 _TEXT_BYTES, _LATE_AT, _LATE_LENGTHS = (INTS.index(name) for name in ("text_bytes", "late_at", "late_lengths"))
 _KNOWN = BOOLS.index("known")
+
+
+def side_by_side(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Rows of the same kind put together, each of them in one piece; numpy keeps the order of what has one column otherwise."""
+    whole: NDArray[Any] = np.ascontiguousarray(arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=1))
+    return whole
 
 
 def _lay(block: Block) -> None:

@@ -161,6 +161,7 @@ extern "C" void *memrelay_crew_open(int64_t threads, int64_t pipe)
 {
     sigset_t every, before;
     sigfillset(&every);
+    for (int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL}) sigdelset(&every, fault);  // of the thread itself
     pthread_sigmask(SIG_SETMASK, &every, &before);  // signals are for the thread that Python listens in
     Crew *crew = nullptr;
     try {

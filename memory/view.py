@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memory.blocks import Block, Bools, Codes, Floats, Ints, Label
+from memory.blocks import Block, Bools, Codes, Floats, Ints, Label, side_by_side
 from memory.compiled import Layout
 from memory.late import best_matches
 from memory.store import Filter, Piece
@@ -36,7 +36,7 @@ class View:
         self.bounds: Ints = np.cumsum([0, *(len(block) for block in blocks)], dtype=np.int64)
         self.alive = alive
         self.codes = codes
-        ints, floats, bools = (_side_by_side([getattr(block, kind) for block in blocks]) for kind in _ARRAYS)
+        ints, floats, bools = (side_by_side([getattr(block, kind) for block in blocks]) for kind in _ARRAYS)
         self._ints, self._floats, self._bools = ints, floats, bools
         self.sessions, self.memories, self.speakers, self.said, _, _, self._late_lengths = ints
         self.lengths, self.log_lengths, self.times, self.at, self.valid_from, self.valid_to = floats
@@ -276,7 +276,3 @@ def _places(array: NDArray[Any]) -> list[int]:
     """Where each of its rows lies."""
     start, step = array.ctypes.data, array.strides[0]
     return [start + step * row for row in range(len(array))]
-
-
-def _side_by_side(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=1)

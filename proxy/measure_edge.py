@@ -21,20 +21,37 @@ _COLUMNS = (
 
 @command(bench, "proxy")
 @click.option("--litellm-python", default="", metavar="PATH", help="A Python that has litellm[proxy], to compare with.")
+@click.option(
+    "--litellm-workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes of that one."
+)
 @click.option("--memories", type=click.IntRange(min=1), default=1000, show_default=True, help="In each cube.")
 @click.option(
     "--turns", type=click.IntRange(min=1), default=5, show_default=True, help="How often each side has its turn."
 )
 @click.option("--streams", type=click.IntRange(min=0), default=0, help="Also hold so many paced streams at once.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Draw it into this file (SVG).")
-def edge(session: Session, litellm_python: str, memories: int, turns: int, streams: int, out: Path | None) -> None:
+def edge(
+    session: Session,
+    litellm_python: str,
+    litellm_workers: int,
+    memories: int,
+    turns: int,
+    streams: int,
+    out: Path | None,
+) -> None:
     """Latency, throughput, CPU: direct, memory off, memory on, LiteLLM's proxy, in turns."""
     from proxy.evaluation import edge as sides
     from proxy.evaluation import edge_drawing, run
     from proxy.evaluation.load import LoadFailed
     from proxy.evaluation.talk import BadData
 
-    options = sides.Options(memories=memories, turns=turns, streams=streams, litellm_python=litellm_python)
+    options = sides.Options(
+        memories=memories,
+        turns=turns,
+        streams=streams,
+        litellm_python=litellm_python,
+        litellm_workers=litellm_workers,
+    )
     try:
         with run.temporary(session.config, None) as alone, shown_progress() as progress:
             body = uvloop.run(sides.measure(alone, options, progress))

@@ -55,6 +55,7 @@ class Options:
     together_s: float = 2.0
     streams: int = 0
     litellm_python: str = ""
+    litellm_workers: int = 1
 
 
 @dataclass(slots=True)
@@ -94,7 +95,11 @@ async def measure(config: Config, options: Options, progress: Progress) -> dict[
         every = [direct, off, on]
         if options.litellm_python:
             python = Path(options.litellm_python)
-            every.append(await stack.enter_async_context(sides.litellm(python, config.folder, direct.port)))
+            every.append(
+                await stack.enter_async_context(
+                    sides.litellm(python, config.folder, direct.port, options.litellm_workers)
+                )
+            )
         progress("organising", 0, 1)
         await _organised(on)
         seen = {side.name: _Seen() for side in every}

@@ -61,6 +61,16 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * _TICK_S
 
 
+def _children(pid: int) -> list[int]:
+    """The processes that it has started."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(stat.parent.name))
+    return found
+
+
 def _rss(pid: int) -> float:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
@@ -98,8 +108,9 @@ async def memrelay(config: Config, upstream: int, keys: Sequence[str]) -> AsyncI
 
 
 @asynccontextmanager
-async def litellm(python: Path, folder: Path, upstream: int) -> AsyncIterator[Side]:
-    """LiteLLM's proxy with nothing on but a key, which it insists on. `python`: an interpreter that has it."""
+async def litellm(python: Path, folder: Path, upstream: int, workers: int) -> AsyncIterator[Side]:
+    """LiteLLM's proxy with nothing on but a key, which it insists on. `python`: an interpreter that has it; `workers`: so many
+    processes that answer (its default is one)."""
     port, key = supervise.free_port(), generate()
     script = python.with_name("litellm")
     if not script.exists():
@@ -113,10 +124,11 @@ async def litellm(python: Path, folder: Path, upstream: int) -> AsyncIterator[Si
     }
     path = folder / "litellm.yaml"
     path.write_text(json.dumps(settings))
-    command = [str(script), "--config", str(path), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
+    command = [str(script), "--config", str(path), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--num_workers", str(workers)]
     async with _process(command, _LITELLM) as pid:
         await _until(lambda: _answers(f"http://127.0.0.1:{port}/health/liveliness"), "LiteLLM")
-        yield Side("litellm", port, [{"authorization": f"Bearer {key}"}], (pid,))
+        yield Side("litellm", port, [{"authorization": f"Bearer {key}"}], (pid, *_children(pid)))
 
 
 @asynccontextmanager

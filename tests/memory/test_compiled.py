@@ -100,6 +100,17 @@ def views(embedder: Embedder, pieces: Sequence[Piece]) -> dict[str, View]:
     }
 
 
+def test_a_cube_that_grows_piece_by_piece(
+    embedder: Embedder, asked: dict[str, Asked], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = embed_pieces(embedder, said(np.random.default_rng(5), 24))
+    view = View.of(known[:1], embedder.dimensions)
+    for n, one in enumerate(known[1:]):
+        view = view.changed({known[n // 2].memory} if n % 5 == 4 else (), [one], embedder.dimensions)
+        for question in QUESTIONS[:4]:
+            agree(*both(monkeypatch, view, question, asked[question], Filter()))
+
+
 def test_it_was_built_here() -> None:
     assert compiled.is_built()  # `make test` needs a compiler for llama.cpp anyway
 
