@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -71,6 +72,11 @@ class Native:
     _crew: Crew
     _threads: Executor
 
+    @property
+    def failed(self) -> bool:
+        """Whether they will not come, or nobody can be asked for them."""
+        return self._crew.failed(self._number) or not self._crew.is_there
+
     async def vectors(self) -> Asked:
         """As Encoding's."""
         await self._crew.embedded(self._number)
@@ -100,7 +106,7 @@ class Questions:
         """Begin to embed the question, unless that has been done lately or is being done."""
         key, now = (embedder.id, hashlib.sha256(text.encode()).digest()), time.monotonic()
         at, known = self._known.get(key, (0.0, None))
-        if known is None or now - at >= self._kept_s or (isinstance(known, Encoding) and known.failed):
+        if known is None or now - at >= self._kept_s or known.failed:
             known = self._begun(embedder, text)
             self._known.pop(key, None)
             self._known[key] = now, known
@@ -111,10 +117,11 @@ class Questions:
     def _begun(self, embedder: Embedder, text: str) -> Encoding | Native:
         if self._crew is not None and self._crew.is_there and spells(embedder):
             spelled = embedder.spelled(text)
-            if spelled is not None:
-                number, vector, pieces = self._crew.embed(embedder.ours, spelled.ids)
-                asked = Asked(vector, pieces[spelled.inside], spelled.spans)
-                return Native(asked, number, self._crew, self._threads)
+            with suppress(MemoryError, OSError):  # no memory, no threads to be had
+                if spelled is not None:
+                    number, vector, pieces = self._crew.embed(embedder.ours, spelled.ids)
+                    asked = Asked(vector, pieces[spelled.inside], spelled.spans)
+                    return Native(asked, number, self._crew, self._threads)
         return Encoding(self._threads.submit(encode_query, embedder, text), self._threads)
 
     def __len__(self) -> int:

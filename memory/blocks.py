@@ -268,7 +268,7 @@ _KNOWN = BOOLS.index("known")
 
 
 def side_by_side(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Rows of the same kind put together, each of them in one piece; numpy keeps the order of what has one column otherwise."""
+    """Rows of the same kind put together, each of them in one piece: what numpy has picked columns from lies column by column."""
     whole: NDArray[Any] = np.ascontiguousarray(arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=1))
     return whole
 

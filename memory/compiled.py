@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ class _Library:
     crew_open: Function
     crew_embed: Function
     crew_compare: Function
+    crew_drop: Function
     crew_through: Function
     crew_close: Function
 
@@ -47,10 +49,14 @@ class _Library:
         compare, names = library.memrelay_compare, ("open", "tiles", "run", "close")
         minilm = [getattr(library, f"memrelay_minilm_{name}") for name in names]
         compare.argtypes, compare.restype = [_A, _A, _A], _N
-        crew = [getattr(library, f"memrelay_crew_{name}") for name in ("open", "embed", "compare", "through", "close")]
+        crew = [
+            getattr(library, f"memrelay_crew_{name}")
+            for name in ("open", "embed", "compare", "drop", "through", "close")
+        ]
         takes: list[list[Any]] = [[_A, _N, _N], [_A], [_A, _A, _A, _N, _A, _A], [_A]]
-        takes += [[_N, _N], [_A, _N, _A, _A, _N, _N, _A, _A], [_A, _N, _N, _A, _A, _A], [_A, _A, _A, _N], [_A]]
-        gives = (_A, _N, _N, None, _A, _N, _N, _N, None)
+        takes += [[_N, _N], [_A, _N, _A, _A, _N, _N, _A, _A], [_A, _N, _N, _A, _A, _A]]
+        takes += [[_A, _N], [_A, _A, _A, _N], [_A]]
+        gives = (_A, _N, _N, None, _A, _N, _N, _N, _N, None)
         for function, arguments, result in zip((*minilm, *crew), takes, gives, strict=True):
             function.argtypes, function.restype = arguments, result
         return _Library(compare, *minilm, *crew)
@@ -255,24 +261,30 @@ class Pass:
 
 class Threads:
     """Threads that embed questions and compare them, see crew.cpp and memory/crew.py. What a job reads and writes is kept until it
-    is told to be through."""
+    is told to be through. A byte comes out of `pipe` when somebody's job is through, or many are."""
 
-    def __init__(self, count: int, pipe: int) -> None:
-        """`pipe`: where a byte is written when somebody's job is through. Raises MemoryError."""
+    def __init__(self, count: int) -> None:
+        """Raises MemoryError, OSError."""
         assert _library is not None
-        self._library, self._crew = _library, _library.crew_open(count, pipe)
+        self.pipe, told = os.pipe()
+        for end in (self.pipe, told):
+            os.set_blocking(end, False)
+        self._library, self._crew = _library, _library.crew_open(count, told)
         if not self._crew:
+            os.close(self.pipe)
+            os.close(told)
             raise MemoryError("no threads for questions")
         self._keeps: dict[int, Any] = {}
         self._numbers, self._results = np.empty((2, 64), np.int64)
-        self._end = weakref.finalize(self, _library.crew_close, self._crew)
-        self._end.atexit = False
+        # also when the process ends: they must not be in what is taken down
+        self._end = weakref.finalize(self, _ended, _library, self._crew, (self.pipe, told), self._keeps)
 
     def embed(self, number: int, by: Pass, ids: NDArray[np.int32], vector: NDArray[Any], pieces: NDArray[Any]) -> None:
         """A question as numbers of word pieces → its vector (384,) and those of its pieces (len(ids), axes). Raises MemoryError."""
         self._keeps[number] = by, ids, vector, pieces
         to = _at(ids), len(ids), by.axes, _at(vector), _at(pieces)
         if self._library.crew_embed(self._crew, number, by.address, *to):
+            del self._keeps[number]
             raise MemoryError("no memory for a question")
 
     def compare(self, number: int, after: int, comparison: Comparison | None) -> None:
@@ -280,7 +292,12 @@ class Threads:
         self._keeps[number] = comparison
         what = (None, None, None) if comparison is None else comparison.addresses
         if self._library.crew_compare(self._crew, number, after, *what):
+            del self._keeps[number]
             raise MemoryError("no memory for a question")
+
+    def drop(self, number: int) -> None:
+        """Do not compare, unless that has begun."""
+        self._library.crew_drop(self._crew, number)
 
     def through(self) -> list[tuple[int, int]]:
         """(number, what came of it: -1 when there was no memory) of jobs that are through, and were not told before."""
@@ -296,7 +313,13 @@ class Threads:
     def close(self) -> None:
         """Wait for what is being done; what waits is not done any more."""
         self._end()
-        self._keeps.clear()
+
+
+def _ended(library: _Library, crew: int, pipe: tuple[int, int], keeps: dict[int, Any]) -> None:
+    library.crew_close(crew)
+    keeps.clear()
+    for end in pipe:
+        os.close(end)
 
 
 def _at(array: NDArray[Any] | None) -> int | None:

@@ -11,7 +11,6 @@
 #include <memory>
 #include <mutex>
 #include <new>
-#include <set>
 #include <system_error>
 #include <thread>
 #include <unordered_map>
@@ -26,6 +25,7 @@ namespace {
 
 constexpr int64_t broken = -1, dimensions = 384;
 constexpr int64_t words_at_a_time = 256, texts_at_a_time = 8;  // what is made of them shall stay in the cache
+constexpr size_t untold = 64;  // jobs that are through, after which somebody is told though nobody waits
 
 struct Job {
     int64_t number;
@@ -37,60 +37,72 @@ struct Job {
     const void *view, *question, *found;  // of a comparison, else null
     bool tells, done = false;
     int64_t result = 0;
+
+    bool can_begin() const { return !after || after->done; }
 };
 using Given = std::shared_ptr<Job>;
+
+struct Taken {
+    Given jobs[texts_at_a_time];
+    int64_t count = 0;
+};
 
 struct Crew {
     int pipe;
     std::mutex lock;
-    std::condition_variable work, made;
+    std::condition_variable work;
     std::deque<Given> waiting;
-    std::unordered_map<int64_t, Given> passes;  // that are not through
-    std::set<int64_t> failed;                   // passes
+    std::unordered_map<int64_t, Given> passes;  // that are not through, or had no memory
     std::vector<Given> through;
     std::vector<std::thread> threads;
+    size_t going = 0;  // jobs that are not through
     bool told = false, over = false;
 
-    Given add(Job job)
+    void add(Given job)
     {
-        auto given = std::make_shared<Job>(std::move(job));
-        waiting.push_back(given);
+        through.reserve(through.size() + going + 1);  // so that a thread that ends one needs no memory
+        waiting.push_back(std::move(job));
+        going++;
         work.notify_one();
-        return given;
+    }
+
+    std::deque<Given>::iterator next()
+    {
+        return std::find_if(waiting.begin(), waiting.end(), [](const Given &job) { return job->can_begin(); });
     }
 
     // questions that wait for the same model are embedded together: its weights are read once
-    std::vector<Given> take()
+    Taken take()
     {
-        std::vector<Given> taken{waiting.front()};
-        waiting.pop_front();
-        int64_t words = taken[0]->length;
-        for (auto at = waiting.begin(); taken[0]->model && at != waiting.end() && taken.size() < texts_at_a_time;) {
-            if ((*at)->model != taken[0]->model || words + (*at)->length > words_at_a_time) {
+        Taken taken;
+        int64_t words = 0;
+        for (auto at = next(); at != waiting.end() && taken.count < texts_at_a_time;) {
+            const Job &job = **at, &first = taken.count ? *taken.jobs[0] : job;
+            if (taken.count && (job.model != first.model || words + job.length > words_at_a_time)) {
                 ++at;
                 continue;
             }
-            words += (*at)->length;
-            taken.push_back(*at);
+            words += job.length;
+            taken.jobs[taken.count++] = std::move(*at);
             at = waiting.erase(at);
+            if (!taken.jobs[0]->model) break;
         }
         return taken;
     }
 
-    void end(const std::vector<Given> &jobs)
+    void end(Taken &taken)
     {
         bool tells = false;
-        for (const Given &job : jobs) {
+        for (int64_t i = 0; i < taken.count; i++) {
+            Given &job = taken.jobs[i];
             job->done = true;
             tells = tells || job->tells;
-            if (job->model) {
-                passes.erase(job->number);
-                if (job->result == broken) failed.insert(job->number);
-            }
-            through.push_back(job);
+            if (job->model && job->result != broken) passes.erase(job->number);
+            through.push_back(std::move(job));
+            going--;
         }
-        made.notify_all();
-        if (!tells || told) return;
+        work.notify_all();  // what follows them can begin
+        if (told || (!tells && through.size() < untold)) return;
         told = true;
         const char byte = 1;
         while (write(pipe, &byte, 1) < 0 && errno == EINTR) {}
@@ -100,47 +112,47 @@ struct Crew {
     {
         std::unique_lock<std::mutex> held(lock);
         for (;;) {
-            work.wait(held, [&] { return over || !waiting.empty(); });
+            work.wait(held, [&] { return over || next() != waiting.end(); });
             if (over) return;
-            const std::vector<Given> jobs = take();
-            const Given &first = jobs[0];
-            // what it follows was taken before it, so somebody is at it
-            if (first->after) made.wait(held, [&] { return first->after->done; });
+            Taken taken = take();
             held.unlock();
-            if (first->model)
-                embed(jobs);
+            if (taken.jobs[0]->model)
+                embed(taken);
             else
-                compare(*first);
+                compare(*taken.jobs[0]);
             held.lock();
-            end(jobs);
+            end(taken);
         }
     }
 
-    static void embed(const std::vector<Given> &jobs)
+    static void embed(const Taken &taken)
     {
         int64_t result = broken;
         try {
             std::vector<int64_t> lengths;
             std::vector<int32_t> ids;
-            for (const Given &job : jobs) {
-                lengths.push_back(job->length);
-                ids.insert(ids.end(), job->ids, job->ids + job->length);
+            for (int64_t i = 0; i < taken.count; i++) {
+                const Job &job = *taken.jobs[i];
+                lengths.push_back(job.length);
+                ids.insert(ids.end(), job.ids, job.ids + job.length);
             }
-            const int64_t axes = jobs[0]->axes;
-            std::vector<float> vectors(jobs.size() * dimensions), pieces(ids.size() * axes);
-            if (!memrelay_minilm_run(jobs[0]->model, ids.data(), lengths.data(), jobs.size(), vectors.data(), pieces.data())) {
+            const void *model = taken.jobs[0]->model;
+            const int64_t axes = taken.jobs[0]->axes;
+            std::vector<float> vectors(taken.count * dimensions), pieces(ids.size() * axes);
+            if (!memrelay_minilm_run(model, ids.data(), lengths.data(), taken.count, vectors.data(), pieces.data())) {
                 const float *vector = vectors.data(), *piece = pieces.data();
-                for (const Given &job : jobs) {
-                    std::memcpy(job->vector, vector, dimensions * sizeof(float));
-                    std::memcpy(job->pieces, piece, job->length * axes * sizeof(float));
+                for (int64_t i = 0; i < taken.count; i++) {
+                    const Job &job = *taken.jobs[i];
+                    std::memcpy(job.vector, vector, dimensions * sizeof(float));
+                    std::memcpy(job.pieces, piece, job.length * axes * sizeof(float));
                     vector += dimensions;
-                    piece += job->length * axes;
+                    piece += job.length * axes;
                 }
                 result = 0;
             }
         } catch (const std::exception &) {
         }
-        for (const Given &job : jobs) job->result = result;
+        for (int64_t i = 0; i < taken.count; i++) taken.jobs[i]->result = result;
     }
 
     static void compare(Job &job)
@@ -178,17 +190,20 @@ extern "C" void *memrelay_crew_open(int64_t threads, int64_t pipe)
     return crew;
 }
 
-// Embed a question: `ids` (length) → `vector` (384), `pieces` (length, axes). Nobody is told. 0: it will be done.
+// Embed a question: `ids` (length) → `vector` (384), `pieces` (length, axes). Nobody is told at once. 0: it will be done.
 extern "C" int64_t memrelay_crew_embed(void *of, int64_t number, const void *model, const int32_t *ids, int64_t length,
                                        int64_t axes, float *vector, float *pieces)
 {
     Crew &crew = *static_cast<Crew *>(of);
+    std::lock_guard<std::mutex> held(crew.lock);
     try {
-        std::lock_guard<std::mutex> held(crew.lock);
-        Job job{number, model, ids, length, axes, vector, pieces, nullptr, nullptr, nullptr, nullptr, false};
-        crew.passes[number] = crew.add(std::move(job));
+        auto job = std::make_shared<Job>(
+            Job{number, model, ids, length, axes, vector, pieces, nullptr, nullptr, nullptr, nullptr, false});
+        crew.passes[number] = job;
+        crew.add(std::move(job));
         return 0;
     } catch (const std::exception &) {
+        crew.passes.erase(number);
         return broken;
     }
 }
@@ -198,17 +213,25 @@ extern "C" int64_t memrelay_crew_compare(void *of, int64_t number, int64_t after
                                          const void *found)
 {
     Crew &crew = *static_cast<Crew *>(of);
+    std::lock_guard<std::mutex> held(crew.lock);
     try {
-        std::lock_guard<std::mutex> held(crew.lock);
         const auto at = crew.passes.find(after);
-        Job job{number, nullptr, nullptr, 0, 0, nullptr, nullptr, at == crew.passes.end() ? nullptr : at->second, view, question,
-                found, true};
-        if (crew.failed.count(after)) job.result = broken;
-        crew.add(std::move(job));
+        crew.add(std::make_shared<Job>(Job{number, nullptr, nullptr, 0, 0, nullptr, nullptr,
+                                           at == crew.passes.end() ? nullptr : at->second, view, question, found, true}));
         return 0;
     } catch (const std::exception &) {
         return broken;
     }
+}
+
+// Nobody wants to know any more: a comparison that has not begun will find nothing.
+extern "C" int64_t memrelay_crew_drop(void *of, int64_t number)
+{
+    Crew &crew = *static_cast<Crew *>(of);
+    std::lock_guard<std::mutex> held(crew.lock);
+    for (const Given &job : crew.waiting)
+        if (job->number == number && !job->model) job->view = nullptr;
+    return 0;
 }
 
 // Takes up to `most` jobs that are through: their numbers, and what came of them (-1: there was no memory). Returns how many.

@@ -29,18 +29,20 @@ class Crew:
         self._numbers = itertools.count(1)
         self._waits: dict[int, asyncio.Future[int]] = {}
         self._embedding: set[int] = set()
+        self._failed: set[int] = set()
         self._threads: Threads | None = None
-        self._pipe: tuple[int, int] = (-1, -1)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     @property
     def is_there(self) -> bool:
-        """Whether it can be asked: it was compiled, and is not closed."""
-        return compiled.is_built() and not self._closed
+        """Whether it can be asked: it was compiled, is not closed, and belongs to this event loop."""
+        here = self._loop is None or self._loop is asyncio.get_running_loop()
+        return here and not self._closed and compiled.is_built()
 
     def embed(self, by: Pass, ids: NDArray[np.int32]) -> tuple[int, NDArray[np.float32], NDArray[np.float32]]:
         """Begin to embed a question, given as numbers of word pieces: the number of this, and where its vector (384,) and those of
-        its pieces (len(ids), axes) will be. Raises MemoryError."""
+        its pieces (len(ids), axes) will be. Raises MemoryError, OSError."""
         number = next(self._numbers)
         vector, pieces = np.empty(384, np.float32), np.empty((len(ids), by.axes), np.float32)
         self._ready().embed(number, by, ids, vector, pieces)
@@ -49,18 +51,27 @@ class Crew:
 
     async def embedded(self, number: int) -> None:
         """When the question of this number is embedded. Raises MemoryError."""
-        if number in self._embedding:
+        if number in self._embedding or self.failed(number):
             await self._ask(number, None)
+
+    def failed(self, number: int) -> bool:
+        """Whether the question of this number was not embedded, and will not be."""
+        return number in self._failed
 
     async def compare(self, comparison: Comparison, after: int) -> Compared:
         """What is found, once the question of number `after` is embedded, with whose vectors. Raises MemoryError."""
         return comparison.found(await self._ask(after, comparison))
 
     async def _ask(self, after: int, comparison: Comparison | None) -> int:
-        number, waits = next(self._numbers), asyncio.get_running_loop().create_future()
-        self._ready().compare(number, after, comparison)
-        self._waits[number] = waits
-        found: int = await waits
+        threads, number = self._ready(), next(self._numbers)
+        threads.compare(number, after, comparison)
+        waits = self._waits[number] = asyncio.get_running_loop().create_future()
+        try:
+            found: int = await waits
+        except asyncio.CancelledError:
+            if self._threads is not None and number in self._waits:
+                threads.drop(number)
+            raise
         if found < 0:
             raise MemoryError("no memory for a question")
         return found
@@ -69,19 +80,25 @@ class Crew:
         if self._closed:
             raise RuntimeError("the crew is closed")
         if self._threads is None:
-            self._pipe = os.pipe()
-            for end in self._pipe:
-                os.set_blocking(end, False)
-            self._threads = Threads(self._count, self._pipe[1])
-            asyncio.get_running_loop().add_reader(self._pipe[0], self._look)
+            loop = asyncio.get_running_loop()
+            try:
+                threads = Threads(self._count)
+            except (MemoryError, OSError):
+                self._closed = True
+                raise
+            loop.add_reader(threads.pipe, self._look)
+            self._threads, self._loop = threads, loop
         return self._threads
 
     def _look(self) -> None:
-        """Somebody's job is through."""
-        os.read(self._pipe[0], 64)
+        """Somebody's job is through, or many are."""
         assert self._threads is not None
+        os.read(self._threads.pipe, 64)
         for number, found in self._threads.through():
-            self._embedding.discard(number)
+            if number in self._embedding:
+                self._embedding.discard(number)
+                if found < 0:
+                    self._failed.add(number)
             waits = self._waits.pop(number, None)
             if waits is not None and not waits.done():
                 waits.set_result(found)
@@ -91,11 +108,10 @@ class Crew:
         self._closed = True
         if self._threads is None:
             return
-        asyncio.get_running_loop().remove_reader(self._pipe[0])
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._threads.pipe)
         self._threads.close()
         self._threads = None
-        for end in self._pipe:
-            os.close(end)
         for waits in self._waits.values():
             if not waits.done():
                 waits.set_exception(RuntimeError("the crew is closed"))

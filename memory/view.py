@@ -56,7 +56,8 @@ class View:
         return View([Block.of(pieces, codes, dimensions)], np.ones(len(pieces), bool), codes)
 
     def changed(self, gone: Collection[str], new: Sequence[Piece], dimensions: int) -> View:
-        """Another view without the pieces of the memories `gone` and with the `new` ones."""
+        """Another view without the pieces of the memories `gone` and with the `new` ones; all pieces of a memory are of one
+        session."""
         alive = self.alive.copy()
         numbers = [self.codes.memories[memory] for memory in gone if memory in self.codes.memories]
         for number in numbers if len(numbers) <= _FEW else ():

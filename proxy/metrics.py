@@ -102,6 +102,9 @@ class Metrics:
             registry=self.registry,
         )
         self.triggers = triggers_counter(self.registry)
+        for outcome in ("used", "unused", "stale"):  # they are there before anything was counted
+            self.read_ahead.labels(outcome)
+        self.prefetch_saved.labels("rows")
 
     def began(self, proven: Mapping[str, str]) -> None:
         """Count with what a local model began; `proven`: its headers, see upstreams.port."""

@@ -100,9 +100,11 @@ def views(embedder: Embedder, pieces: Sequence[Piece]) -> dict[str, View]:
     }
 
 
+@pytest.mark.parametrize("merge", [512, 6])
 def test_a_cube_that_grows_piece_by_piece(
-    embedder: Embedder, asked: dict[str, Asked], monkeypatch: pytest.MonkeyPatch
+    embedder: Embedder, asked: dict[str, Asked], monkeypatch: pytest.MonkeyPatch, merge: int
 ) -> None:
+    monkeypatch.setattr("memory.view.MERGE", merge)
     known = embed_pieces(embedder, said(np.random.default_rng(5), 24))
     view = View.of(known[:1], embedder.dimensions)
     for n, one in enumerate(known[1:]):

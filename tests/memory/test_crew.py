@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,6 +119,104 @@ async def test_after_its_end(ours: CompiledEmbedder, questions: Questions, crew:
     assert all(isinstance(one, list | RuntimeError) for one in ended)
     assert any(isinstance(one, RuntimeError) for one in ended)
     assert isinstance(questions.begin(ours, "Who is left?"), Encoding)
+
+
+async def test_what_nobody_asks_for_is_let_go_of(ours: CompiledEmbedder, questions: Questions, crew: Crew) -> None:
+    for n in range(300):
+        questions.begin(ours, f"Who is {n}?")
+    for _ in range(2000):
+        if len(crew._embedding) <= 64:
+            break
+        await asyncio.sleep(0.01)
+    assert len(crew._embedding) <= 64
+
+
+class Poor:
+    """Threads for which there is never any memory."""
+
+    def __init__(self, count: int) -> None:
+        self.pipe, self._told = os.pipe()
+        self._through: list[tuple[int, int]] = []
+
+    def embed(self, number: int, *_: object) -> None:
+        self._through.append((number, -1))
+
+    def compare(self, number: int, after: int, comparison: object) -> None:
+        self._through.append((number, -1))
+        os.write(self._told, b"1")
+
+    def through(self) -> list[tuple[int, int]]:
+        found, self._through = self._through, []
+        return found
+
+    def close(self) -> None:
+        os.close(self.pipe)
+        os.close(self._told)
+
+
+async def test_without_memory_a_question_is_not_taken_for_embedded(
+    ours: CompiledEmbedder, questions: Questions, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memory.crew.Threads", Poor)
+    first = questions.begin(ours, "Who is Zora?")
+    assert isinstance(first, Native)
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            await first.vectors()
+    assert questions.begin(ours, "Who is Zora?") is not first
+
+
+async def test_without_threads_it_is_done_the_other_way(
+    ours: CompiledEmbedder, questions: Questions, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(count: int) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("memory.crew.Threads", none)
+    encoding = questions.begin(ours, "Who is Zora?")
+    assert isinstance(encoding, Encoding)
+    assert (await encoding.vectors()).vector.shape == (384,)
+    assert not crew.is_there
+
+
+def test_another_event_loop_is_served_the_other_way(ours: CompiledEmbedder) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        crew = Crew(1)
+        questions = Questions(threads, crew)
+
+        async def vectors(text: str) -> type:
+            encoding = questions.begin(ours, text)
+            await encoding.vectors()
+            return type(encoding)
+
+        kinds = [asyncio.run(vectors(text)) for text in ("Who is Zora?", "Who is Zora?", "Who is Rex?")]
+        assert kinds == [Native, Encoding, Encoding]
+        crew.close()
+
+
+_ENDS = """
+import asyncio, sys
+from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from memory import embed
+from memory.asked import Questions
+from memory.crew import Crew
+
+async def main():
+    questions = Questions(ThreadPoolExecutor(1), Crew(2))
+    for n in range(200):
+        questions.begin(embedder, f"Who is {n}, and where was that seen in the year {n}?")
+    await asyncio.sleep(0.005)
+    sys.exit(3)
+
+embedder = embed.make(embed.DEFAULT, Path(sys.argv[1]))
+asyncio.run(main())
+"""
+
+
+def test_a_process_that_ends_in_the_middle_of_it_ends_well(ours: CompiledEmbedder, models_dir: Path) -> None:
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", _ENDS, str(models_dir)], timeout=60).returncode == 3
 
 
 async def test_without_a_compiler_there_is_none(
