@@ -86,6 +86,7 @@ def signals(
 ) -> Signals:
     """What speaks for the pieces that pass the filter. With a `table` of what each signal weighs, in the order of NAMES, they are
     weighed too; with `limits` it may be told which of them fit."""
+    table = _EVEN if table is None else table
     if compares(asked.pieces, view.late_width):
         return told(comparison(view, question, asked, only, now, table, limits).run(), limits is not None)
     mask, counted, words, asks, dated, speaker = _read(view, question, asked, only, now)
@@ -97,26 +98,19 @@ def signals(
     weights = None if asked.spans is None else _weights(words, [*near.rarity.values()]).astype(np.float32)
     on_date = None if dated is None else dated[chosen]
     values, met = _told(view, near, asked, weights, asks, on_date, view.speakers[chosen] == speaker, now)
-    total = (values * (_EVEN if table is None else table)).sum(axis=1)
+    total = (values * table).sum(axis=1)
     return Signals(chosen, values, near.cosine, near.covered, met, total, np.argsort(-total, kind="stable"))
 
 
 def comparison(
-    view: View,
-    question: str,
-    asked: Asked,
-    only: Filter,
-    now: float,
-    table: NDArray[np.float32] | None = None,
-    limits: Limits | None = None,
+    view: View, question: str, asked: Asked, only: Filter, now: float, table: NDArray[np.float32], limits: Limits | None
 ) -> Comparison:
     """The same for whoever has it compared elsewhere: the vectors of `asked` need not be there yet. Only where `compares` says that
     it can be done."""
     mask, counted, words, asks, dated, speaker = _read(view, question, asked, only, now)
-    weighs = _EVEN if table is None else table
     return Comparison(
         view.layout, mask, asked.vector, counted, view.codes.words, _CLOSELY, asked.pieces, SCALE, words, asks, dated,
-        speaker, now, weighs, limits, view,
+        speaker, now, table, limits, view,
     )  # fmt: skip
 
 
